@@ -1,0 +1,24 @@
+"""Shared fixtures. Set before JAX is imported: CPU only, and a compile cache that survives the session."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+import jax
+import pytest
+
+
+@pytest.fixture
+def x64():
+    """Double precision inside the test, whatever the default."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def key():
+    """A fixed random key."""
+    return jax.random.key(20250705)
