@@ -21,8 +21,9 @@ def is_concrete(x: Any) -> bool:
 def found(x: Any) -> str:
     """A short description of a value for error messages: its shape and dtype, or its type."""
     if hasattr(x, "shape") and hasattr(x, "dtype"):
-        return f"found {np.dtype(x.dtype).name if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else 'key'}" + (
-            f"[{','.join(str(size) for size in x.shape)}]"
+        return (
+            f"found {np.dtype(x.dtype).name if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else 'key'}"
+            + (f"[{','.join(str(size) for size in x.shape)}]")
         )
     return f"found a {type(x).__name__}"
 

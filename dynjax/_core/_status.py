@@ -26,13 +26,14 @@ class Status(enum.IntEnum):
 
 
 def status_of_diffrax(result: Any, finite: Bool[Array, ""] | bool) -> Int8[Array, ""]:
-    """Map a Diffrax result and a finiteness test of the solution to a `Status`.
+    """Map a Diffrax result and a finiteness test to a `Status`.
 
-    Finiteness is looked at first, since Diffrax reports a NaN vector field as too many steps.
+    Finiteness is looked at first, since Diffrax reports a NaN vector field as too many steps. It cannot be read off the
+    saved values: Diffrax fills the times that it did not reach with infinities, whatever the reason.
 
     Args:
         result: `solution.result` of `diffrax.diffeqsolve(..., throw=False)`.
-        finite: whether every entry of the solution is finite.
+        finite: whether the last state that was reached, and the vector field there, are finite.
 
     Returns:
         `NONFINITE`, `OK`, `MAX_STEPS`, or `ERROR` for every other failure of the solver.

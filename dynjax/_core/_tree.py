@@ -34,9 +34,7 @@ def tree_structure(tree: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
 
 def tree_dot(x: PyTree[Array], y: PyTree[Array]) -> Inexact[Array, ""]:
     """Inner product <x, y>, each leaf at the highest matmul precision."""
-    products = jax.tree_util.tree_map(
-        lambda a, b: jnp.vdot(a, b, precision=jax.lax.Precision.HIGHEST), x, y
-    )
+    products = jax.tree_util.tree_map(lambda a, b: jnp.vdot(a, b, precision=jax.lax.Precision.HIGHEST), x, y)
     leaves = jax.tree_util.tree_leaves(products)
     dtype = jnp.result_type(*(leaf.dtype for leaf in leaves)) if leaves else jnp.result_type(float)
     return sum((leaf.astype(dtype) for leaf in leaves), jnp.zeros((), dtype))

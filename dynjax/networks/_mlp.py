@@ -101,6 +101,8 @@ class MLP(eqx.Module):
 
 def _per_layer(value: Any, layers: int, argument: str) -> tuple[Any, ...]:
     if isinstance(value, Sequence):
-        check_that(len(value) == layers, argument, f"have one entry for each of the {layers} layers", f"found {len(value)}")
+        check_that(
+            len(value) == layers, argument, f"have one entry for each of the {layers} layers", f"found {len(value)}"
+        )
         return tuple(value)
     return (value,) * layers

@@ -18,7 +18,10 @@ def _as_data(data: Any) -> tuple[tuple[Any, ...], int]:
     data = jax.tree_util.tree_map(jnp.asarray, data)
     leaves = jax.tree_util.tree_leaves(data)
     check_that(
-        bool(leaves) and all(leaf.ndim > 0 for leaf in leaves), "data", "hold arrays with a leading sample axis", "none has"
+        bool(leaves) and all(leaf.ndim > 0 for leaf in leaves),
+        "data",
+        "hold arrays with a leading sample axis",
+        "none has",
     )
     lengths = sorted({leaf.shape[0] for leaf in leaves})
     check_that(len(lengths) == 1, "data", "have one common number of samples", f"the leading axes are {lengths}")
@@ -149,5 +152,3 @@ class WhiteNoise(eqx.Module):
         """The draw of step `n`, of shape `shape`."""
         draw = jax.random.normal(jax.random.fold_in(self.key, n), self.shape, self.scale.dtype)
         return self.scale * draw
-
-

@@ -34,11 +34,15 @@ class Trajectory(eqx.Module):
 
 
 def _check_system(system: Any) -> None:
-    check_that(isinstance(system, AbstractSystem), "system", "be a dynjax system such as `Map`", found(system), TypeError)
+    check_that(
+        isinstance(system, AbstractSystem), "system", "be a dynjax system such as `Map`", found(system), TypeError
+    )
 
 
 def _check_count(value: Any, argument: str, least: int) -> None:
-    check_that(isinstance(value, int) and value >= least, argument, f"be an integer of at least {least}", f"found {value!r}")
+    check_that(
+        isinstance(value, int) and value >= least, argument, f"be an integer of at least {least}", f"found {value!r}"
+    )
 
 
 def _check_step(system: AbstractSystem, x0: PyTree) -> None:
@@ -96,7 +100,12 @@ def evolve(system: AbstractSystem, x0: PyTree, *, num_steps: int, start: IntScal
 
 @eqx.filter_jit
 def _trajectory(
-    system: AbstractSystem, x0: PyTree, start: Array, num_steps: int, save_every: int, observe: Callable[..., Any] | None
+    system: AbstractSystem,
+    x0: PyTree,
+    start: Array,
+    num_steps: int,
+    save_every: int,
+    observe: Callable[..., Any] | None,
 ) -> Trajectory:
     look = (lambda n, x: eqx.filter(x, eqx.is_array)) if observe is None else observe
     dynamic, static = eqx.partition(x0, eqx.is_array)
