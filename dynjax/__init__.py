@@ -1,0 +1,105 @@
+"""dynjax: neural networks and their training as dynamical systems, in JAX.
+
+The everyday names are here (`dj.hessian`, `dj.eigsh`, `dj.TrainingMap`, ...); each room is an attribute too (`dj.linalg`,
+`dj.sweep`, ...). All of them load on first use, so that `import dynjax` costs nothing and changes no JAX setting.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import (
+        curvature as curvature,
+        data as data,
+        experiments as experiments,
+        linalg as linalg,
+        networks as networks,
+        report as report,
+        sweep as sweep,
+        systems as systems,
+        training as training,
+    )
+    from ._core import Status as Status
+    from .curvature import (
+        batch_sharpness as batch_sharpness,
+        fisher as fisher,
+        gauss_newton as gauss_newton,
+        gradient_covariance as gradient_covariance,
+        hessian as hessian,
+        preconditioned as preconditioned,
+        sharpness as sharpness,
+        tangent_kernel as tangent_kernel,
+    )
+    from .linalg import (
+        diagonal as diagonal,
+        effective_dimension as effective_dimension,
+        eigsh as eigsh,
+        spectral_density as spectral_density,
+        trace as trace,
+    )
+    from .networks import MLP as MLP
+    from .systems import (
+        FullBatch as FullBatch,
+        Map as Map,
+        MiniBatches as MiniBatches,
+        RandomMap as RandomMap,
+        ReshuffledBatches as ReshuffledBatches,
+        WhiteNoise as WhiteNoise,
+        evolve as evolve,
+        trajectory as trajectory,
+    )
+    from .training import (
+        SharpnessTracker as SharpnessTracker,
+        TrainingMap as TrainingMap,
+        edge_ratio as edge_ratio,
+        preconditioner as preconditioner,
+        stability_threshold as stability_threshold,
+    )
+
+__version__ = "0.1.0"
+
+_ROOMS = ("curvature", "data", "experiments", "linalg", "networks", "report", "sweep", "systems", "training")
+_NAMES = {
+    "_core": ("Status",),
+    "curvature": (
+        "batch_sharpness",
+        "fisher",
+        "gauss_newton",
+        "gradient_covariance",
+        "hessian",
+        "preconditioned",
+        "sharpness",
+        "tangent_kernel",
+    ),
+    "linalg": ("diagonal", "effective_dimension", "eigsh", "spectral_density", "trace"),
+    "networks": ("MLP",),
+    "systems": (
+        "FullBatch",
+        "Map",
+        "MiniBatches",
+        "RandomMap",
+        "ReshuffledBatches",
+        "WhiteNoise",
+        "evolve",
+        "trajectory",
+    ),
+    "training": ("SharpnessTracker", "TrainingMap", "edge_ratio", "preconditioner", "stability_threshold"),
+}
+_HOME = {name: room for room, names in _NAMES.items() for name in names}
+
+__all__ = sorted((*_ROOMS, *_HOME))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -83,5 +83,5 @@ def test_bad_widths_are_refused(kwargs, sentence, key):
 
 
 def test_a_batch_without_vmap_is_refused_with_advice(key):
-    with pytest.raises(ValueError, match="jax.vmap"):
+    with pytest.raises(ValueError, match=r"jax\.vmap"):
         nets.MLP((3, 2), key=key)(jnp.ones((4, 3)))

@@ -1,0 +1,326 @@
+"""The command line: `dynjax demo`, `edge`, `report`, `verify`, `doctor`."""
+
+import dataclasses
+import difflib
+import importlib.util
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+BAD_ARGUMENTS = 2
+
+USAGE = """usage: dynjax COMMAND [OPTIONS]
+
+Neural networks and their training as dynamical systems.
+
+commands:
+  demo       train on handwritten digits at twelve learning rates, write a store and a report
+  edge       an edge-of-stability sweep: learning rates x seeds on a task of your choice
+  report     write the HTML report of a store
+  verify     check a store for damage; --repair computes damaged blocks again
+  doctor     say which versions, devices, precision and cache will be used, and check one product
+
+`dynjax COMMAND --help` explains a command.
+exit codes: 0 done, 2 bad arguments, 65 store of another configuration or damaged, 70 a lane could not be computed,
+            74 storage failed, 75 stopped: run the same command again"""
+
+
+class UsageError(Exception):
+    """Wrong arguments: printed in one line, exit code 2."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if arguments else BAD_ARGUMENTS
+    if arguments[0] in ("-V", "--version"):
+        from . import __version__
+
+        print(f"dynjax {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, [c for c in COMMANDS if not c.startswith("_")], n=1)
+        hint = f" Perhaps you meant `{close[0]}`." if close else " See `dynjax --help`."
+        return _fail(f"There is no command `{name}`.{hint}", BAD_ARGUMENTS)
+    return _guarded(COMMANDS[name], rest)
+
+
+def _guarded(command: Callable[[list[str]], int], rest: list[str]) -> int:
+    """Run a command; every expected failure becomes one line on standard error and its exit code."""
+    try:
+        _require_extras()
+        from .sweep import SweepError
+
+        try:
+            return command(rest)
+        except SweepError as error:
+            return _fail(str(error), error.exit_code)
+    except (UsageError, ValueError, TypeError, FileNotFoundError) as error:
+        if os.environ.get("DYNJAX_TRACEBACK"):
+            raise
+        return _fail(str(error), BAD_ARGUMENTS)
+    except KeyboardInterrupt:
+        return _fail("Interrupted before anything was saved; run the same command again.", 75)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"dynjax: {message}", file=sys.stderr)
+    return code
+
+
+def _require_extras() -> None:
+    missing = [name for name in ("tyro", "zarr", "xarray", "matplotlib", "tqdm", "sklearn") if not _installed(name)]
+    if missing:
+        raise UsageError(f"The command line needs {', '.join(missing)}: install `dynjax[all]`.")
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _use_compile_cache() -> None:
+    """Keep compiled programs in the user's cache directory, unless the user has chosen otherwise."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and jax.config.jax_compilation_cache_dir is None:
+        root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(root, "dynjax", "jax"))
+    if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Where a sweep is stored and how it is run; none of this changes a number in it."""
+
+    out: pathlib.Path = pathlib.Path("edge.zarr")
+    """The store. The same command resumes it."""
+    config: pathlib.Path | None = None
+    """A TOML file with defaults for the options above; flags override it."""
+    print_config: bool = False
+    """Print the configuration as TOML and stop."""
+    shard: str | None = None
+    """k/n: compute every n-th block, starting with block k. From the variables of a Slurm array by default, or all."""
+    workers: int | None = None
+    """Worker processes; by default one per core on a CPU, none on an accelerator."""
+    block: int | None = None
+    """Lanes computed together; bits agree between runs of equal block size. 4 on a CPU, 32 on an accelerator."""
+    time_budget: float | None = None
+    """Stop after this many seconds, between segments, with exit code 75."""
+    report: bool = False
+    """Also write the HTML report beside the store."""
+
+
+def _parse_shard(text: str | None) -> tuple[int, int]:
+    if text is None:
+        task, count = os.environ.get("SLURM_ARRAY_TASK_ID"), os.environ.get("SLURM_ARRAY_TASK_COUNT")
+        if task is None or count is None:
+            return 0, 1
+        text = f"{int(task) - int(os.environ.get('SLURM_ARRAY_TASK_MIN', '0'))}/{count}"
+    try:
+        k, n = (int(part) for part in text.split("/"))
+    except ValueError:
+        raise UsageError(f"Argument `shard` must be k/n such as 0/2, but found {text!r}.") from None
+    if not 0 <= k < n:
+        raise UsageError(f"Argument `shard` must be k/n with 0 <= k < n, but found {text!r}.")
+    return k, n
+
+
+def _parse(kind: Any, arguments: list[str], command: str, **kwargs: Any) -> Any:
+    import tyro
+
+    return tyro.cli(kind, args=arguments, prog=f"dynjax {command}", **kwargs)
+
+
+def _edge(arguments: list[str]) -> int:
+    """An edge-of-stability sweep."""
+    import tyro
+
+    from .experiments import config_from_toml, config_to_toml
+    from .experiments.edge_of_stability import Config
+
+    defaults = config_from_toml(Config, _flag_value(arguments, "--config"))
+
+    @dataclasses.dataclass(frozen=True)
+    class Edge:
+        """Train one network at many learning rates at once and follow the sharpness of every lane."""
+
+        experiment: Config
+        run: RunOptions
+
+    omit = tyro.conf.OmitArgPrefixes[tyro.conf.FlagCreatePairsOff[Edge]]
+    parsed = _parse(omit, arguments, "edge", default=Edge(defaults, RunOptions()))
+    if parsed.run.print_config:
+        print(config_to_toml(parsed.experiment), end="")
+        return 0
+    return _sweep("edge-of-stability", parsed.experiment, parsed.run, ["edge", *arguments])
+
+
+def _flag_value(arguments: list[str], flag: str) -> str | None:
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(flag + "="):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def _sweep(name: str, config: Any, options: RunOptions, argv: list[str]) -> int:
+    """Run a sweep, print its table, and write its report if asked."""
+    from .experiments import find_experiment, run_experiment
+
+    _use_compile_cache()
+    experiment = find_experiment(name)
+    code = run_experiment(
+        experiment,
+        config,
+        options.out,
+        shard=_parse_shard(options.shard),
+        workers=options.workers,
+        block=options.block,
+        time_budget=options.time_budget,
+        argv=argv,
+        progress=True,
+    )
+    if code in (0, 70):
+        _show(experiment, options)
+    return code
+
+
+def _show(experiment: Any, options: RunOptions) -> None:
+    from . import sweep
+
+    dataset = sweep.open(options.out)
+    print(experiment.table(dataset))
+    if options.report:
+        page = options.out.with_suffix(".html")
+        experiment.write_report(dataset, page)
+        print(f"\nstore  {options.out}\nreport {page}")
+    else:
+        print(f"\nstore  {options.out}\nnext   dynjax report {options.out}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoOptions:
+    """The main job with its defaults: 500 handwritten digits, twelve learning rates, 2,000 steps of gradient descent."""
+
+    out: str = "demo"
+    """Prefix: writes PREFIX.zarr and PREFIX.html."""
+    workers: int | None = None
+    """Worker processes; by default one per core on a CPU, none on an accelerator."""
+
+
+def _demo(arguments: list[str]) -> int:
+    """The main job with its defaults."""
+    from .experiments.edge_of_stability import Config
+
+    parsed = _parse(DemoOptions, arguments, "demo")
+    store = pathlib.Path(f"{parsed.out}.zarr")
+    options = RunOptions(out=store, workers=parsed.workers, report=True)
+    return _sweep("edge-of-stability", Config(), options, ["demo", *arguments])
+
+
+def _report(arguments: list[str]) -> int:
+    """Write the report of a store."""
+    import tyro
+
+    @dataclasses.dataclass(frozen=True)
+    class Report:
+        """Write the HTML report of a store: one file, no external links."""
+
+        store: Annotated[pathlib.Path, tyro.conf.Positional]
+        """The store of a sweep."""
+        out: pathlib.Path | None = None
+        """The page; beside the store by default."""
+
+    parsed = _parse(Report, arguments, "report")
+    from . import sweep
+    from .experiments import find_experiment
+
+    dataset = sweep.open(parsed.store)
+    page = parsed.out or parsed.store.with_suffix(".html")
+    find_experiment(dataset.attrs["experiment"]).write_report(dataset, page)
+    print(f"report {page}")
+    return 0
+
+
+def _verify(arguments: list[str]) -> int:
+    """Check a store."""
+    import tyro
+
+    @dataclasses.dataclass(frozen=True)
+    class Verify:
+        """Check every promised chunk and every saved state of a store."""
+
+        store: Annotated[pathlib.Path, tyro.conf.Positional]
+        """The store of a sweep."""
+        repair: bool = False
+        """Compute damaged blocks again."""
+
+    parsed = _parse(tyro.conf.FlagCreatePairsOff[Verify], arguments, "verify")
+    from . import sweep
+
+    found = sweep.verify(parsed.store)
+    print(found)
+    if not found.problems:
+        return 0
+    if not parsed.repair:
+        print(f"next   dynjax verify {parsed.store} --repair", file=sys.stderr)
+        return 65
+    return _repair(parsed.store, found)
+
+
+def _repair(store: pathlib.Path, found: Any) -> int:
+    from . import sweep
+    from .experiments import resume_experiment
+
+    _use_compile_cache()
+    sweep.reset_blocks(store, found.blocks)
+    code = resume_experiment(store, progress=True)
+    if code:
+        return code
+    again = sweep.verify(store)
+    print(again)
+    return 65 if again.problems else 0
+
+
+def _doctor(arguments: list[str]) -> int:
+    """Versions, devices and one checked product."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Doctor:
+        """Say which versions, devices, precision and cache will be used, and check one Hessian product."""
+
+    _parse(Doctor, arguments, "doctor")
+    _use_compile_cache()
+    from .experiments import diagnose
+
+    text, healthy = diagnose()
+    print(text)
+    return 0 if healthy else 70
+
+
+def _worker(arguments: list[str]) -> int:
+    """A worker process of a sweep; started by the command that created the store."""
+    from .experiments import work
+
+    _use_compile_cache()
+    return work(pathlib.Path(arguments[0]), arguments[1:])
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "demo": _demo,
+    "edge": _edge,
+    "report": _report,
+    "verify": _verify,
+    "doctor": _doctor,
+    "_worker": _worker,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

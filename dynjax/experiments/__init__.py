@@ -1,0 +1,12 @@
+"""Experiments: frozen configurations, pure programs, summaries and reports. No numerics of their own."""
+
+from . import edge_of_stability as edge_of_stability
+from ._doctor import diagnose as diagnose
+from ._registry import EXPERIMENTS as EXPERIMENTS, Experiment as Experiment, find_experiment as find_experiment
+from ._runner import (
+    resume_experiment as resume_experiment,
+    run_experiment as run_experiment,
+    stored_experiment as stored_experiment,
+    work as work,
+)
+from ._toml import config_from_toml as config_from_toml, config_to_toml as config_to_toml

@@ -1,0 +1,196 @@
+"""Run any experiment of the registry into a store: in this process, or spread over worker processes on a CPU."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+
+from .. import sweep
+from .._core import check_that
+from ._registry import Experiment, find_experiment
+
+
+@contextlib.contextmanager
+def precision(config: Any) -> Iterator[None]:
+    """The precision that a configuration asks for, inside the block only."""
+    with jax.enable_x64(config.precision == "float64"):
+        yield
+
+
+def run_experiment(
+    experiment: Experiment,
+    config: Any,
+    store: str | os.PathLike[str],
+    *,
+    shard: tuple[int, int] = (0, 1),
+    workers: int | None = None,
+    block: int | None = None,
+    time_budget: float | None = None,
+    argv: Sequence[str] | None = None,
+    progress: Any = None,
+) -> int:
+    """Compute the unfinished lanes of an experiment into a store.
+
+    On a CPU the blocks are spread over worker processes, one for each core and single-threaded: that uses the whole
+    machine, and makes the numbers independent of how many cores there are. The store is made, and everything that can be
+    refused is refused, before the first worker starts.
+
+    Args:
+        experiment: an entry of the registry.
+        config: its configuration.
+        store: path of the store; the same call resumes it.
+        shard: (k, n): only the blocks with `block % n == k`.
+        workers: worker processes; one for each core by default, 0 to compute in this process (the default elsewhere
+            than on a CPU).
+        block: lanes computed together; that of the store, 4 on a CPU or 32 elsewhere by default.
+        time_budget: seconds after which to stop between segments.
+        argv: the command line, stored with the results.
+        progress: None, True, or a callable that takes the events of the sweep.
+
+    Returns:
+        The exit code: 0, 70 if a lane could not be computed, 75 if stopped.
+
+    Raises:
+        ValueError: if the configuration cannot be run.
+        SweepError: if the store cannot be used or written.
+    """
+    check_that(workers is None or workers >= 0, "workers", "be 0 or more", f"found {workers}")
+    check_that(block is None or block > 0, "block", "be positive", f"found {block}")
+    check_that(time_budget is None or time_budget > 0, "time_budget", "be positive", f"found {time_budget}")
+    arguments = _arguments(experiment, config, store, block, argv)
+    with precision(config):
+        prepared = sweep.prepare(**arguments(), store=store)
+        if workers is None:
+            spread = jax.default_backend() == "cpu" and threading.current_thread() is threading.main_thread()
+            workers = len(sweep.usable_cores()) if spread else 0
+        pending = _pending(prepared, shard)
+        if workers and pending:
+            command = [
+                sys.executable,
+                "-m",
+                "dynjax.cli",
+                "_worker",
+                os.fspath(store),
+                *_worker_flags(shard, time_budget),
+            ]
+            return sweep.run_workers(command, num_workers=min(workers, pending), progress=progress)
+        return _run_here(arguments, store, shard, time_budget, progress)
+
+
+def _arguments(experiment: Experiment, config: Any, store: Any, block: int | None, argv: Sequence[str] | None) -> Any:
+    """What `sweep.prepare` and `sweep.run` share; a function, so that the data are loaded once."""
+    built: dict[str, Any] = {}
+
+    def arguments() -> dict[str, Any]:
+        if not built:
+            program = experiment.program(config)
+            built.update(
+                program=program,
+                lanes=experiment.lanes(config),
+                config=config,
+                experiment=experiment.name,
+                block=block,
+                coords=experiment.labels(config),
+                data_hash=experiment.fingerprint(program),
+                argv=argv,
+            )
+        return built
+
+    return arguments
+
+
+def _pending(prepared: sweep.Sweep, shard: tuple[int, int]) -> int:
+    """Blocks of the shard that are not finished."""
+    done = prepared.store.all_steps_done()
+    return sum(int(done[block]) < prepared.store.num_segments for block in range(shard[0], len(done), shard[1]))
+
+
+def _run_here(arguments: Any, store: Any, shard: tuple[int, int], time_budget: float | None, progress: Any) -> int:
+    with contextlib.ExitStack() as stack:
+        stop = None
+        if threading.current_thread() is threading.main_thread():
+            stop = stack.enter_context(sweep.stop_on_signals())
+        result = sweep.run(
+            **arguments(),
+            store=store,
+            shard=shard,
+            time_budget=time_budget,
+            stop=stop,
+            progress=progress,
+            wait_for_locks=sweep.worker_identity() is not None,
+        )
+    if result.status != "done" and sweep.worker_identity() is None:
+        print(f"dynjax: {result}", file=sys.stderr)
+    return result.exit_code
+
+
+def _worker_flags(shard: tuple[int, int], time_budget: float | None) -> list[str]:
+    flags = [f"{shard[0]}/{shard[1]}"]
+    return flags if time_budget is None else [*flags, str(time_budget)]
+
+
+def work(store: pathlib.Path, flags: Sequence[str]) -> int:
+    """What a worker process does: open the store, find its experiment, and compute blocks that nobody else holds.
+
+    Args:
+        store: the store, made by the parent process.
+        flags: the shard as "k/n", then the time budget if there is one.
+
+    Returns:
+        The exit code.
+    """
+    k, n = (int(part) for part in flags[0].split("/"))
+    budget = float(flags[1]) if len(flags) > 1 else None
+    return resume_experiment(store, shard=(k, n), workers=0, time_budget=budget, progress=True)
+
+
+def resume_experiment(store: str | os.PathLike[str], **options: Any) -> int:
+    """Run what is unfinished in a store, with the experiment and the configuration that the store names.
+
+    Args:
+        store: an existing store.
+        **options: as for `run_experiment`.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SweepError: if the store cannot be used, or names an experiment that this version does not have.
+    """
+    experiment, config, argv = stored_experiment(store)
+    return run_experiment(experiment, config, store, argv=argv, **options)
+
+
+def stored_experiment(store: str | os.PathLike[str]) -> tuple[Experiment, Any, list[str]]:
+    """The experiment, configuration and command line that a store was made with.
+
+    Args:
+        store: an existing store.
+
+    Returns:
+        (experiment, config, argv).
+
+    Raises:
+        SweepError: if the store cannot be used, or names an experiment or a field that this version does not have.
+    """
+    attributes = sweep.Store(store).attributes
+    experiment = find_experiment(attributes["experiment"])
+    values = json.loads(attributes["config"])
+    known = {field.name for field in dataclasses.fields(experiment.config)}
+    if set(values) - known:
+        raise sweep.StoreMismatch(
+            f"{store} has settings that this version does not know: {sorted(set(values) - known)}."
+        )
+    config = experiment.config(**{name: _tuple(value) for name, value in values.items()})
+    return experiment, config, json.loads(attributes["argv"])
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
