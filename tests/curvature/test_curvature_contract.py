@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from dynjax import curvature as dc
+
 
 def random_like(operator, seed):
     rng = np.random.default_rng(seed)
@@ -108,16 +110,14 @@ def test_semidefinite_only_where_it_is(problem, factory):
         assert lx.is_positive_semidefinite(lx.materialise(operator))
 
 
-def test_linear_solves_of_lineax_run(problem, main_factory, relative):
-    operator = main_factory(problem)
-    shift = lx.IdentityLinearOperator(operator.in_structure())
-    damped = lx.TaggedLinearOperator(operator @ operator + shift, lx.positive_semidefinite_tag)
-    b = random_like(operator, 3)
-    solution = lx.linear_solve(damped, b, lx.CG(rtol=1e-13, atol=1e-13, max_steps=5000)).value
-    assert relative(damped.mv(solution), b) < 1e-10
+def test_linear_solves_of_lineax_run(problem, relative):
+    G = dc.gauss_newton(problem.predict, "softmax_cross_entropy", problem.params, problem.x, problem.labels)
+    damped = lx.TaggedLinearOperator(G + lx.IdentityLinearOperator(G.in_structure()), lx.positive_semidefinite_tag)
+    solution = lx.linear_solve(damped, problem.direction, lx.CG(rtol=1e-13, atol=1e-13)).value
+    assert relative(damped.mv(solution), problem.direction) < 1e-10
 
 
-@pytest.mark.parametrize("chunk_size", [1, 4, 50])
+@pytest.mark.parametrize("chunk_size", [4, 50])
 def test_result_does_not_depend_on_chunk_size(problem, factory, relative, chunk_size):
     v = random_like(factory(problem), 1)
     assert relative(factory(problem, chunk_size=chunk_size).mv(v), factory(problem).mv(v)) < 1e-12
@@ -135,13 +135,17 @@ def test_result_does_not_depend_on_the_order_of_samples(problem, main_factory, r
     assert relative(main_factory(shuffled, chunk_size=4).mv(w), expected) < 1e-12
 
 
-@pytest.mark.parametrize("chunk_size", [None, 4])
-def test_stored_linearisation_gives_the_same_products(problem, storing_factory, relative, chunk_size):
+def test_stored_linearisation_gives_the_same_products(problem, storing_factory, relative):
     reference = storing_factory(problem)
     v = random_like(reference, 1)
-    stored = jax.jit(lx.linearise)(storing_factory(problem, mode="linearise", chunk_size=chunk_size))
+    stored = jax.jit(lx.linearise)(storing_factory(problem, mode="linearise", chunk_size=4))
     assert relative(stored.mv(v), reference.mv(v)) < 1e-12
     assert lx.is_positive_semidefinite(stored) == lx.is_positive_semidefinite(reference)
+
+
+def test_chunks_without_a_rest(problem, relative):
+    make = lambda **o: dc.hessian(problem.cross_entropy, problem.params, problem.x, problem.labels, **o)
+    assert relative(make(chunk_size=1).mv(problem.direction), make().mv(problem.direction)) < 1e-12
 
 
 def test_single_precision_follows_the_inputs(make_problem, main_factory, relative):
@@ -183,4 +187,3 @@ def test_derivative_of_a_quadratic_form_agrees_with_a_central_difference(problem
     h = 1e-4
     difference = (8 * (form(h) - form(-h)) - (form(2 * h) - form(-2 * h))) / (12 * h)
     np.testing.assert_allclose(jax.grad(form)(0.0), difference, rtol=1e-8)
-    np.testing.assert_allclose(jax.jvp(form, (0.0,), (1.0,))[1], difference, rtol=1e-8)

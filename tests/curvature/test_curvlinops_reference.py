@@ -65,8 +65,7 @@ def test_products_agree_with_curvlinops(x64, stored, relative, network, name, ki
     assert relative(products(stored, network, name, kind, jnp.float64), expected) < 1e-12
 
 
-@pytest.mark.parametrize("kind", ["hessian", "ggn"])
-@pytest.mark.parametrize("network", ["mlp", "cnn"])
+@pytest.mark.parametrize(("network", "kind"), [("mlp", "hessian"), ("cnn", "ggn")])
 def test_products_agree_with_curvlinops_in_single_precision(stored, relative, network, kind):
     expected = leaves_of(stored, f"{network}_ce_{kind}")
     found = [np.asarray(leaf, np.float64) for leaf in products(stored, network, "ce", kind, jnp.float32)]
