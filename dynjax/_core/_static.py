@@ -35,7 +35,7 @@ class Static:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Static) and self.treedef == other.treedef and self.leaves == other.leaves
+        return isinstance(other, Static) and bool(self.treedef == other.treedef) and self.leaves == other.leaves  # type: ignore[operator]
 
     def __repr__(self) -> str:
         return f"Static({self.tree()!r})"

@@ -46,12 +46,12 @@ def tree_norm(x: PyTree[Array]) -> Inexact[Array, ""]:
 
 
 def tree_scale(a: Any, x: PyTree[Array]) -> PyTree[Array]:
-    """a * x, keeping the dtype of each leaf."""
+    """A * x, keeping the dtype of each leaf."""
     return jax.tree_util.tree_map(lambda leaf: (a * leaf).astype(leaf.dtype), x)
 
 
 def tree_add_scaled(x: PyTree[Array], a: Any, y: PyTree[Array]) -> PyTree[Array]:
-    """x + a * y, keeping the dtype of each leaf of `x`."""
+    """X + a * y, keeping the dtype of each leaf of `x`."""
     return jax.tree_util.tree_map(lambda p, q: (p + a * q).astype(p.dtype), x, y)
 
 
@@ -66,10 +66,12 @@ def tree_random(
     structure: PyTree[jax.ShapeDtypeStruct],
     sampler: Callable[..., Array] = jax.random.normal,
 ) -> PyTree[Array]:
-    """Independent draws, `sampler(key, shape, dtype)`, one for each leaf of `structure`."""
-    leaves, treedef = jax.tree_util.tree_flatten(structure)
-    draws = [sampler(jax.random.fold_in(key, i), leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
-    return jax.tree_util.tree_unflatten(treedef, draws)
+    """Independent draws for every entry of `structure`, from one call `sampler(key, (size,), dtype)`.
+
+    One call, because each compiles to a program of its own, and they would take longer to compile than a small network.
+    """
+    raveler = Raveler(structure)
+    return raveler.unravel(sampler(key, (raveler.size,), raveler.dtype))
 
 
 class Raveler:

@@ -31,8 +31,11 @@ def diagnose() -> tuple[str, bool]:
     rows += [
         ("devices", ", ".join(f"{d.platform}:{d.device_kind}" for d in jax.devices())),
         ("cores", str(_num_cores())),
-        ("precision", "float64 enabled" if jax.config.jax_enable_x64 else "float32 (experiments set their own)"),
-        ("compile cache", str(jax.config.jax_compilation_cache_dir or "none")),
+        (
+            "precision",
+            "float64 enabled" if jax.config.values["jax_enable_x64"] else "float32 (experiments set their own)",
+        ),
+        ("compile cache", str(jax.config.values["jax_compilation_cache_dir"] or "none")),
         ("free disk here", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB"),
         (
             "Hessian product",

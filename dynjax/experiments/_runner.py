@@ -80,7 +80,12 @@ def run_experiment(
                 os.fspath(store),
                 *_worker_flags(shard, time_budget),
             ]
-            return sweep.run_workers(command, num_workers=min(workers, pending), progress=progress)
+            code = sweep.run_workers(command, num_workers=min(workers, pending), progress=progress)
+            if code == sweep.Stopped.exit_code:
+                print(
+                    f"dynjax: {store}: stopped between two segments; run the same command to resume.", file=sys.stderr
+                )
+            return code
         return _run_here(arguments, store, shard, time_budget, progress)
 
 

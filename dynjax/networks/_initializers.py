@@ -44,7 +44,7 @@ def lecun_uniform(gain: float = 1.0) -> Initializer:
 
 
 def orthogonal(gain: float = 1.0) -> Initializer:
-    """gain times a Haar-distributed matrix with orthonormal rows or columns (Saxe et al., 2014)."""
+    """Gain times a Haar-distributed matrix with orthonormal rows or columns (Saxe et al., 2014)."""
 
     def init(key: PRNGKeyArray, shape: tuple[int, int], dtype: Any) -> Array:
         rows, columns = max(shape), min(shape)

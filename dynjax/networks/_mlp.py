@@ -68,7 +68,8 @@ class MLP(eqx.Module):
             bias_initializer = lecun_uniform()
         initializers = _per_layer(lecun_uniform() if initializer is None else initializer, layers, "initializer")
         has_bias = _per_layer(bias, layers, "bias")
-        weights, biases = [], []
+        weights: list[Array] = []
+        biases: list[Array | None] = []
         for layer, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
             weight_key, bias_key = jax.random.split(jax.random.fold_in(key, layer))
             weights.append(initializers[layer](weight_key, (fan_out, fan_in), dtype))

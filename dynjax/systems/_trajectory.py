@@ -49,7 +49,7 @@ def _check_step(system: AbstractSystem, x0: PyTree) -> None:
     """Structure, shapes and dtypes must be a fixed point of `step`."""
     before = eqx.filter_eval_shape(lambda x: x, x0)
     after = eqx.filter_eval_shape(system.step, jnp.zeros((), int), x0)
-    same = jax.tree_util.tree_structure(before) == jax.tree_util.tree_structure(after)
+    same = jax.tree_util.tree_structure(before) == jax.tree_util.tree_structure(after)  # type: ignore[operator]
     check_that(same, "x0", "have the structure that `step` returns", "the pytree structures differ")
     for a, b in zip(jax.tree_util.tree_leaves(before), jax.tree_util.tree_leaves(after), strict=True):
         if isinstance(a, jax.ShapeDtypeStruct):

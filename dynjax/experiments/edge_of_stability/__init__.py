@@ -8,6 +8,6 @@ from ._program import (
     lanes as lanes,
     program as program,
 )
-from ._report import write_report as write_report
+from ._report import training_figure as training_figure, write_report as write_report
 from ._run import run as run
 from ._summary import LaneSummary as LaneSummary, summarise as summarise, table as table

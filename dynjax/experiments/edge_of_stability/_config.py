@@ -22,7 +22,7 @@ class Config:
     """digits, chebyshev, deep-linear, or the path of a data file (npz, IDX, CIFAR)."""
     optimizer: OptimizerName = "gd"
     """Which optimiser."""
-    learning_rates: tuple[float, ...] = (0.1, 0.15, 0.2, 0.225, 0.25, 0.275, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7)
+    learning_rates: tuple[float, ...] = (0.1, 0.2, 0.24, 0.26, 0.28, 0.3, 0.32, 0.34)
     """Learning rates; one lane each and seed."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the initial weights (and of the batches)."""
@@ -46,7 +46,7 @@ class Config:
     """Decay rate of the second moment of adam and rmsprop."""
     sharpness_every: int | None = None
     """Steps between sharpness readings; by default about a hundred readings in all."""
-    sharpness_tolerance: float = 1e-3
+    sharpness_tolerance: float = 3e-3
     """Relative residual at which a sharpness reading counts as converged."""
     density_probes: int = 4
     """Probe vectors of the final spectral density; 0 for none."""

@@ -19,7 +19,7 @@ from .._tasks import Task, make_task
 from ._config import Config
 
 _INIT, _BATCHES, _PROBES, _SHARPNESS = range(4)  # what the streams folded into a lane's key are for
-_KRYLOV = 16  # basis of a warm-started reading: eight products between two looks at the residual
+_KRYLOV = 10  # basis of a warm-started reading: a look at the residual after every fifth product
 _RESTARTS = 40  # bound on the work that one lane can ask of its block; what is left unconverged shows in the residual
 
 
@@ -62,8 +62,12 @@ class EdgeProgram(AbstractProgram):
         self.num_segments = config.num_readings // config.segment_readings
 
     @property
+    def _batch_size(self) -> int:
+        return self.config.batch_size or self.inputs.shape[0]
+
+    @property
     def _batched(self) -> bool:
-        return self.config.batch_size is not None and self.config.batch_size < self.inputs.shape[0]
+        return self._batch_size < self.inputs.shape[0]
 
     @property
     def _adaptive(self) -> bool:
@@ -76,7 +80,7 @@ class EdgeProgram(AbstractProgram):
     def _map(self, learning_rate: Any, key: PRNGKeyArray) -> TrainingMap:
         if self._batched:
             batches: Any = MiniBatches(
-                (self.inputs, self.targets), self.config.batch_size, key=jax.random.fold_in(key, _BATCHES)
+                (self.inputs, self.targets), self._batch_size, key=jax.random.fold_in(key, _BATCHES)
             )
         else:
             batches = FullBatch(self.inputs, self.targets)
@@ -184,7 +188,7 @@ class EdgeProgram(AbstractProgram):
             params,
             self.inputs,
             self.targets,
-            batch_size=self.config.batch_size,
+            batch_size=self._batch_size,
             num_batches=self.config.batch_sharpness_batches,
             key=jax.random.fold_in(jax.random.fold_in(state.key, _PROBES), state.step),
         )
@@ -217,6 +221,8 @@ class EdgeProgram(AbstractProgram):
             "threshold": (),
             "stop_step": (),
         }
+        if self._adaptive:
+            dims |= dict.fromkeys(("preconditioned_sharpness", "preconditioned_residual"), ("reading",))
         if self._batched:
             dims |= dict.fromkeys(("batch_sharpness", "batch_sharpness_error", "full_loss"), ("reading",))
         if self.config.density_probes:

@@ -18,6 +18,13 @@ _TONES = {
     "unfinished": "warning",
     "diverged": "bad",
 }
+_OPTIMIZERS = {
+    "gd": "gradient descent",
+    "heavy-ball": "heavy ball",
+    "nesterov": "Nesterov",
+    "adam": "Adam",
+    "rmsprop": "RMSProp",
+}
 _GRID = 512  # points of a drawn spectral density
 
 
@@ -47,8 +54,9 @@ def write_report(dataset: Any, path: str | os.PathLike[str]) -> None:
 
 def _subtitle(config: dict[str, Any], summaries: list[LaneSummary]) -> str:
     rates = [lane.learning_rate for lane in summaries]
+    optimizer = _OPTIMIZERS.get(config["optimizer"], config["optimizer"])
     return (
-        f"{config['optimizer']} on {config['task']}, {config['loss']} loss, {config['num_steps']} steps, "
+        f"{optimizer} on {config['task']}, {config['loss']} loss, {config['num_steps']} steps, "
         f"{len(summaries)} lanes, learning rates {min(rates):g} to {max(rates):g}"
     )
 
@@ -71,13 +79,32 @@ def _headline(summaries: list[LaneSummary]) -> list[tuple[str, str, str]]:
 
 def _training_section(page: Any, dataset: Any, config: dict[str, Any]) -> None:
     law = "2/learning rate" if config["optimizer"] in ("gd", "rmsprop") else "the optimiser's threshold"
-    kind = "sharpness" if "preconditioned_sharpness" not in dataset else "preconditioned sharpness"
+    kind = _kind(dataset)
     page.section(
         "Loss and sharpness",
         f"The {kind}, the largest eigenvalue of the Hessian of the training loss, rises while the loss falls, until it meets "
         f"the dashed line of its lane, {law}, above which a step of the optimiser is no longer stable along the top "
         "eigenvector. From there on the loss falls without being monotone.",
     )
+    figure = training_figure(dataset)
+    page.figure(
+        figure,
+        "Training loss (above) and " + kind + " (below) of every lane; dashed, the stability threshold of its lane.",
+        alt=f"Loss falling and {kind} rising to the threshold, one line for each learning rate.",
+    )
+    if "batch_sharpness" in dataset:
+        _batch_figure(page, dataset)
+
+
+def training_figure(dataset: Any) -> Any:
+    """Loss and sharpness against step, one line for each lane in the colour of its learning rate, thresholds dashed.
+
+    Args:
+        dataset: what `dynjax.sweep.open` returns for an edge-of-stability store.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
     values = dataset.learning_rate.values
     figure, (top, bottom) = report.panels(2, height=3.4, share_x=True)
     report.curves(
@@ -98,15 +125,13 @@ def _training_section(page: Any, dataset: Any, config: dict[str, Any]) -> None:
         thresholds=dataset.threshold.values,
         threshold_label="stability threshold",
         log_y=True,
-        y_label=kind,
+        y_label=_kind(dataset),
     )
-    page.figure(
-        figure,
-        "Training loss (above) and " + kind + " (below) of every lane; dashed, the stability threshold of its lane.",
-        alt=f"Loss falling and {kind} rising to the threshold, one line for each learning rate.",
-    )
-    if "batch_sharpness" in dataset:
-        _batch_figure(page, dataset)
+    return figure
+
+
+def _kind(dataset: Any) -> str:
+    return "preconditioned sharpness" if "preconditioned_sharpness" in dataset else "sharpness"
 
 
 def _compared(dataset: Any) -> np.ndarray:
