@@ -1,0 +1,7 @@
+"""Spectra of symmetric lineax operators on pytrees: eigenpairs, spectral density, trace, diagonal, effective dimension."""
+
+from ._density import SpectralDensity as SpectralDensity, spectral_density as spectral_density
+from ._effective_dimension import effective_dimension as effective_dimension
+from ._eigsh import EigenResult as EigenResult, eigsh as eigsh
+from ._estimate import Estimate as Estimate
+from ._trace import diagonal as diagonal, trace as trace
