@@ -16,6 +16,8 @@ from ._jacobi import small_eigh
 from ._lanczos import orthogonalise
 from ._trace import check_num_probes
 
+_CACHED = 16_384  # numbers in a block of vectors that a CPU still likes to work on
+
 
 class SpectralDensity(eqx.Module):
     """The density of eigenvalues of a symmetric operator, as one quadrature rule per probe.
@@ -119,7 +121,7 @@ def spectral_density(
 ) -> SpectralDensity:
     """Density of eigenvalues of a symmetric operator by stochastic Lanczos quadrature.
 
-    Each probe is a Gaussian vector scaled to unit length. All probes advance in lock-step, so that a product acts on a
+    Each probe is a Gaussian vector scaled to unit length. `block_size` probes advance in lock-step, so that a product acts on a
     block; every Lanczos vector is orthogonalised twice against all earlier ones, so that no Ritz value repeats.
     Cost: `num_probes * order` products, memory `block_size * order` vectors. Not differentiable.
 
@@ -128,7 +130,7 @@ def spectral_density(
         num_probes: number of probes; the error falls with its square root.
         order: number of nodes per probe; the resolution is about the range over `order`.
         key: random key.
-        block_size: number of probes in lock-step, all by default.
+        block_size: number of probes in lock-step; by default all, on a CPU as many as hold 16,384 numbers together.
 
     Returns:
         A `SpectralDensity`.
@@ -149,8 +151,19 @@ def spectral_density(
     check_order(order)
     if block_size is not None:
         check_order(block_size, "block_size")
-    nodes, weights = _quadrature(operator, num_probes, order, block_size or num_probes, key)
+    nodes, weights = _quadrature(operator, num_probes, order, block_size or _default_block(num_probes, dim), key)
     return SpectralDensity(nodes, weights, dim)
+
+
+def _default_block(num_probes: int, dim: int) -> int:
+    """Probes in lock-step: all on an accelerator, where a block of products costs little more than one.
+
+    On a CPU blocks pay only while they fit the cache: eight probes of order 60 on a Hessian with 26,122 parameters took 6.5 s
+    in lock-step, 2.9 s in pairs and 2.7 s one by one.
+    """
+    if jax.default_backend() != "cpu":
+        return num_probes
+    return min(num_probes, max(1, _CACHED // dim))
 
 
 def check_order(order: int, name: str = "order") -> None:

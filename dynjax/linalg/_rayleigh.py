@@ -1,8 +1,8 @@
 """Rayleigh quotients at eigenvectors, with the derivative of the eigenvalues."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from ._flat import FlatOperator
@@ -15,9 +15,10 @@ def rayleigh_quotients(
     """The quotients `v . A v` at unit vectors v, and the images `A v`.
 
     With v an eigenvector the quotient is stationary in v, so `v . dA v` is the whole derivative of the eigenvalue
-    (Hellmann-Feynman). The images carry no derivative.
+    (Hellmann-Feynman). The images carry no derivative. One product after the other: on a CPU a block of five Hessian
+    products of a small network took 36 ms, five single ones 24 ms, and there are few of them anywhere.
     """
-    images = jax.vmap(operator)(vectors)
+    images = lax.map(operator, vectors)
     return jnp.sum(vectors * images, axis=1), images
 
 
@@ -26,7 +27,7 @@ def _rayleigh_quotients_jvp(primals, tangents):
     operator, vectors = primals
     tangent, _ = tangents
     vectors = _first_order_only(operator, vectors)
-    images, changes = eqx.filter_jvp(lambda a: jax.vmap(a)(vectors), (operator,), (tangent,))
+    images, changes = eqx.filter_jvp(lambda a: lax.map(a, vectors), (operator,), (tangent,))
     values, rates = jnp.sum(vectors * images, axis=1), jnp.sum(vectors * changes, axis=1)
     return (values, images), (rates, jnp.zeros_like(images))
 

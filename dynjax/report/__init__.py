@@ -6,6 +6,5 @@ from ._heat_map import heat_map as heat_map
 from ._page import Page as Page
 from ._ratio import ratio_against as ratio_against
 from ._status_map import status_map as status_map
-from ._style import TONES as TONES
-from ._style import panels as panels
+from ._style import TONES as TONES, panels as panels
 from ._table import Chip as Chip

@@ -237,7 +237,7 @@ def test_twenty_kills_of_the_real_command_lose_nothing(tmp_path):
     import time
 
     rng = np.random.default_rng(7)
-    longer = ["--task", "chebyshev", "--num-steps", "12000", "--sharpness-every", "40", "--density-probes", "1"]
+    longer = ["--task", "chebyshev", "--num-steps", "4000", "--sharpness-every", "40", "--density-probes", "1"]
     command = [sys.executable, "-m", "dynjax.cli", "edge", *longer, *RATES, "--block", "2", "--out"]
     undisturbed = tmp_path / "undisturbed.zarr"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

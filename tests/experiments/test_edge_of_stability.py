@@ -30,19 +30,24 @@ def test_chebyshev_lanes_settle_at_two_over_the_learning_rate(degree, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "rate"), [("heavy-ball", 0.1), ("nesterov", 0.04), ("adam", 1e-3)])
-def test_other_optimisers_settle_at_their_own_threshold(optimizer, rate, tmp_path):
-    """Within 8 % of 3.8/lr, 1.357/lr and 38/lr (preconditioned) on T4. About 20 s each."""
-    config = dataclasses.replace(
-        CHEBYSHEV, optimizer=optimizer, learning_rates=(rate,), seeds=(0, 1, 2), num_steps=10_000
-    )
-    runs = edge.run(config, tmp_path / "run.zarr")
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "least"),
+    [("heavy-ball", 0.1, 1), ("nesterov", 0.04, 1), ("nesterov", 0.068, 5), ("adam", 1e-3, 5)],
+)
+def test_other_optimisers_settle_at_their_own_threshold(optimizer, rate, least, tmp_path):
+    """Within 8 % of 3.8/lr, 1.357/lr and 38/lr (preconditioned) on T4, five seeds. About 30 s each.
+
+    With momentum at small rates some seeds fit the data (loss 1e-5) before they are sharp enough; such lanes never reach the
+    edge and have nothing to settle at. `least` lanes do, and each of them must settle.
+    """
+    config = dataclasses.replace(CHEBYSHEV, optimizer=optimizer, learning_rates=(rate,), seeds=(0, 1, 2, 3, 4))
+    runs = edge.run(config, tmp_path / "run.zarr", block=3)
     law = {"heavy-ball": 3.8 / rate, "nesterov": 3.8 / (2.8 * rate), "adam": 38 / rate}[optimizer]
     np.testing.assert_allclose(runs.threshold, law, rtol=1e-6)
-    ratios = [lane.edge_ratio for lane in edge.summarise(runs)]
-    assert abs(np.median(ratios) - 1) < 0.08, ratios
+    reached = [lane.edge_ratio for lane in edge.summarise(runs) if 0 <= lane.crossing < config.num_steps / 2]
+    assert len(reached) >= least
+    assert np.max(np.abs(np.asarray(reached) - 1)) < 0.08, reached
     if optimizer == "adam":
-        # the raw sharpness goes on growing, the preconditioned one does not
         half = runs.sizes["reading"] // 2
         np.testing.assert_allclose(runs.preconditioned_sharpness[:, half:], runs.edge_ratio[:, half:] * law, rtol=1e-5)
 
