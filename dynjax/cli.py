@@ -16,7 +16,7 @@ USAGE = """usage: dynjax COMMAND [OPTIONS]
 Neural networks and their training as dynamical systems.
 
 commands:
-  demo       train on handwritten digits at twelve learning rates, write a store and a report
+  demo       train on handwritten digits at eight learning rates, write a store and a report
   edge       an edge-of-stability sweep: learning rates x seeds on a task of your choice
   report     write the HTML report of a store
   verify     check a store for damage; --repair computes damaged blocks again
@@ -207,7 +207,7 @@ def _show(experiment: Any, options: RunOptions) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class DemoOptions:
-    """The main job with its defaults: 500 handwritten digits, twelve learning rates, 2,000 steps of gradient descent."""
+    """The main job with its defaults: 500 handwritten digits, eight learning rates, 2,000 steps of gradient descent."""
 
     out: str = "demo"
     """Prefix: writes PREFIX.zarr and PREFIX.html."""

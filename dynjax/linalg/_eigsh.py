@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8, PRNGKeyArray, PyTree
 
 from .._core import Status, check_positive, check_that, found
 from ._flat import FlatOperator, check_operator, flatten_operator
+from ._gram import largest_by_gram, num_rows
 from ._lanczos import Outcome, Plan, lanczos
 from ._rayleigh import rayleigh_quotients
 
@@ -53,7 +54,7 @@ class EigenResult(eqx.Module):
 class _Options(NamedTuple):
     k: int
     which: str
-    dense: bool
+    route: str
     num_krylov: int | None
     max_restarts: int
     find_copies: bool
@@ -105,7 +106,8 @@ def eigsh(
         find_copies: whether to search for further copies of multiple eigenvalues when `k > 1` (one round of
             `8 + k / 2` products if there are none).
         method: `"lanczos"`, `"dense"` (forms the matrix: as many products as unknowns), or `"auto"`: dense up to
-            100 unknowns, or where more than a quarter of at most 2,000 eigenvalues are wanted.
+            100 unknowns, or where more than a quarter of at most 2,000 eigenvalues are wanted; for the largest eigenvalues of
+            an operator R^T R with a method `root()` that gives a factor R of at most 100 rows, by the dense R R^T.
 
     Returns:
         An `EigenResult`.
@@ -127,10 +129,18 @@ def eigsh(
     dim = check_operator(operator)
     block = _check_arguments(operator, dim, k, which, tol, v0, max_restarts, num_krylov, method)
     wanted = 2 * k if which == "both" else k
-    dense = method == "dense" or (method == "auto" and (dim <= _DENSE_DIM or (dim <= 2000 and 4 * wanted > dim)))
-    options = _Options(k, which, dense, num_krylov, max_restarts, find_copies)
+    route = _choose_route(operator, dim, k, which, wanted) if method == "auto" else method
+    options = _Options(k, which, route, num_krylov, max_restarts, find_copies)
     key = jax.random.key(0) if key is None else key
     return _solve(operator, tol, v0 if block else None, key, options, max(block, 1))
+
+
+def _choose_route(operator, dim: int, k: int, which: str, wanted: int) -> str:
+    """What `method="auto"` does: the matrix, the Gram matrix of a factor with few rows, or Lanczos."""
+    if dim <= _DENSE_DIM or (dim <= 2000 and 4 * wanted > dim):
+        return "dense"
+    rows = num_rows(operator)
+    return "gram" if which == "largest" and rows is not None and k <= rows <= _DENSE_DIM else "lanczos"
 
 
 def _check_arguments(operator, dim, k, which, tol, v0, max_restarts, num_krylov, method) -> int:
@@ -181,8 +191,10 @@ def _solve(operator, tol, v0, key, options: _Options, block: int) -> EigenResult
     frozen = flat.detached()
     default = flat.eps ** (2 / 3)
     tol = jnp.maximum(jnp.asarray(default if tol is None else jax.lax.stop_gradient(tol), flat.dtype), 30 * flat.eps)
-    if options.dense:
+    if options.route == "dense":
         outcome = _dense(frozen, options)
+    elif options.route == "gram":
+        outcome = _gram(operator, frozen, key, options)
     else:
         outcome = _iterate(frozen, v0, tol, key, options, block)
     return _verify(flat, outcome, tol, options)
@@ -193,6 +205,13 @@ def _dense(flat: FlatOperator, options: _Options) -> Outcome:
     theta, columns = jnp.linalg.eigh((rows + rows.T) / 2)
     vectors = _ends(columns.T[::-1], options)
     return Outcome(vectors, jnp.asarray(True), jnp.max(jnp.abs(theta)), jnp.asarray(flat.dim))
+
+
+def _gram(operator, flat: FlatOperator, key, options: _Options) -> Outcome:
+    rows = jax.lax.stop_gradient(operator.root()).astype(flat.dtype)
+    noise = jax.random.normal(key, (options.k, flat.dim), flat.dtype)
+    vectors, scale = largest_by_gram(rows, options.k, noise)
+    return Outcome(vectors, jnp.asarray(True), scale, jnp.asarray(rows.shape[0]))
 
 
 def _ends(descending, options: _Options):

@@ -48,6 +48,10 @@ class AbstractProgram(eqx.Module):
         """Records computed once, after the last segment; none unless overridden."""
         return {}
 
+    def watched(self) -> tuple[str, ...] | None:
+        """The records whose medians over the lanes progress shows; all of them unless overridden."""
+        return None
+
     @abc.abstractmethod
     def dims(self) -> dict[str, tuple[str, ...]]:
         """The dimensions of every record after "lane", e.g. `{"loss": ("step",), "stop_step": ()}`."""

@@ -274,7 +274,9 @@ class _Runner:
         self.store.set_steps_done(block, segment + 1)
         members = self.store.members(block)
         size = members.stop - members.start
-        shown = {name: values[:size] for name, values in records.items() if name not in self.final_names}
+        watched = self.program.watched()
+        names = set(records) - self.final_names if watched is None else watched
+        shown = {name: records[name][:size] for name in records if name in names}
         self.meter(segment_event(block, segment + 1, self.store.num_segments, alive(status[:size]), shown))
 
     def restore(self, block: int) -> tuple[int, PyTree | None]:

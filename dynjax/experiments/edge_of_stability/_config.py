@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 from ..._core import check_that
 from .._optimizers import OPTIMIZERS, OptimizerName
@@ -56,8 +57,8 @@ class Config:
     """Batches for each reading of the batch sharpness (batch_size below the number of samples only)."""
     divergence: float = 1e4
     """A lane has diverged when its loss exceeds this many times its first loss."""
-    precision: str = "float32"
-    """float32 or float64."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Floating-point precision of everything in the sweep."""
 
     def __post_init__(self) -> None:
         """Say at once what cannot work."""

@@ -211,6 +211,10 @@ class EdgeProgram(AbstractProgram):
         )
         return {"density_nodes": density.nodes, "density_weights": density.weights}
 
+    def watched(self) -> tuple[str, ...]:
+        """Loss and edge ratio are what one follows while it runs."""
+        return ("loss", "edge_ratio")
+
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Dimensions of the records behind `lane`."""
         dims: dict[str, tuple[str, ...]] = {
