@@ -47,8 +47,8 @@ class Config:
     """Decay rate of the second moment of adam and rmsprop."""
     sharpness_every: int | None = None
     """Steps between sharpness readings; by default about a hundred readings in all."""
-    sharpness_tolerance: float = 3e-3
-    """Relative residual at which a sharpness reading counts as converged."""
+    sharpness_tolerance: float = 1e-2
+    """Relative residual that a sharpness reading must reach; its error is about the square of that over the relative gap."""
     density_probes: int = 4
     """Probe vectors of the final spectral density; 0 for none."""
     density_order: int = 50
