@@ -4,6 +4,10 @@ All 1,797 digits, tanh 64-128-128-10 (26,122 parameters), cross-entropy, float32
 Every eigenpair is verified in float64 by the same code: the largest ||H v - lambda v|| / lambda_1 over the five.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow down the next contender
+
 import equinox as eqx
 import jax
 import jax.flatten_util
@@ -102,6 +106,7 @@ def products(model, x, y, net, xt, yt):
         net, torch.nn.CrossEntropyLoss(), list(net.parameters()), [(xt, yt)], check_deterministic=False
     )
     vt = torch.randn(flat.size)
+    net.zero_grad(set_to_none=True)  # PyHessian adds to gradients that it finds
     comp = pyhessian.hessian(net, torch.nn.CrossEntropyLoss(), data=(xt, yt), cuda=False)
     vs = [torch.randn_like(p) for p in comp.params]
     return [
@@ -144,6 +149,7 @@ def eigenvalues(model, x, y, net, xt, yt):
 
     def peer_pyhessian():
         torch.manual_seed(0)
+        net.zero_grad(set_to_none=True)  # PyHessian adds to gradients that it finds
         comp = pyhessian.hessian(net, torch.nn.CrossEntropyLoss(), data=(xt, yt), cuda=False)
         values, vectors = comp.eigenvalues(maxIter=500, tol=1e-4, top_n=5)
         return np.asarray(values), [torch_order(torch.cat([p.flatten() for p in v]).numpy()) for v in vectors]
@@ -219,6 +225,7 @@ def densities(model, x, y, net, xt, yt):
     torch.eig = eig
 
     def peer_pyhessian():
+        net.zero_grad(set_to_none=True)  # PyHessian adds to gradients that it finds
         comp = pyhessian.hessian(net, torch.nn.CrossEntropyLoss(), data=(xt, yt), cuda=False)
         nodes, weights = comp.density(iter=ORDER, n_v=PROBES)
         return np.mean([np.sum(np.asarray(w) * np.asarray(n) ** 2) for n, w in zip(nodes, weights, strict=True)])

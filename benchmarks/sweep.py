@@ -3,11 +3,14 @@
 Gradient descent on 500 digits, tanh 64-64-64-10, squared error, 8 learning rates, 200 steps each with the sharpness read every
 20 steps, float32. PyTorch: one rate after the other, 8 warm-started power iterations for a reading (no residual known).
 dynjax: the program of `dynjax edge`, blocks of 4 lanes, one single-threaded process on each core, Lanczos readings to a relative
-residual of 1e-3. Start-up and compilation are not in the times; they are in the last line.
+residual of 1e-2 at the most. Start-up and compilation are not in the times; they are in the last line.
 """
 
-import multiprocessing
 import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow down the next contender
+
+import multiprocessing
 import time
 
 import torch

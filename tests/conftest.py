@@ -1,4 +1,4 @@
-"""Shared fixtures. Set before JAX is imported: CPU only, and a compile cache that survives the session."""
+"""Shared fixtures. Set before JAX is imported: CPU only, and a compile cache kept from run to run."""
 
 import os
 import pathlib
