@@ -107,7 +107,8 @@ class RunOptions:
     shard: str | None = None
     """k/n: compute every n-th block, starting with block k. From the variables of a Slurm array by default, or all."""
     workers: int | None = None
-    """Worker processes; by default one per core on a CPU, none on an accelerator."""
+    """Worker processes; by default one per core on a CPU, none on an accelerator. 0 computes in this process, where
+    several threads may change the last bits."""
     block: int | None = None
     """Lanes computed together; bits agree between runs of equal block size. 4 on a CPU, 32 on an accelerator."""
     time_budget: float | None = None

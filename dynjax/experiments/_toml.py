@@ -43,7 +43,7 @@ def config_from_toml(kind: type[ConfigT], path: str | pathlib.Path | None) -> Co
 def _as_field(kind: Any, name: str, value: Any, path: Any) -> Any:
     """A TOML value as the field holds it: lists become tuples, whole numbers become floats where the field has floats."""
     field = next(field for field in dataclasses.fields(kind) if field.name == name)
-    annotation = str(field.type)
+    annotation = "str" if isinstance(field.default, str) else str(field.type)
     if "tuple" in annotation:
         check_that(isinstance(value, list), name, "be a list", f"{path} gives {value!r}")
         element = float if "float" in annotation else int
