@@ -46,12 +46,12 @@ def tree_norm(x: PyTree[Array]) -> Inexact[Array, ""]:
 
 
 def tree_scale(a: Any, x: PyTree[Array]) -> PyTree[Array]:
-    """A * x, keeping the dtype of each leaf."""
+    """The product a * x, keeping the dtype of each leaf."""
     return jax.tree_util.tree_map(lambda leaf: (a * leaf).astype(leaf.dtype), x)
 
 
 def tree_add_scaled(x: PyTree[Array], a: Any, y: PyTree[Array]) -> PyTree[Array]:
-    """X + a * y, keeping the dtype of each leaf of `x`."""
+    """The sum x + a * y, keeping the dtype of each leaf of `x`."""
     return jax.tree_util.tree_map(lambda p, q: (p + a * q).astype(p.dtype), x, y)
 
 

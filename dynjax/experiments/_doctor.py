@@ -1,7 +1,6 @@
 """What this installation will use, and one product checked against a dense matrix."""
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import time
@@ -14,6 +13,7 @@ import numpy as np
 
 from .. import curvature
 from ..networks import MLP
+from ..sweep import usable_cores
 
 _PACKAGES = ("dynjax", "jax", "jaxlib", "equinox", "diffrax", "optax", "lineax", "numpy", "zarr", "xarray", "tyro")
 
@@ -30,7 +30,7 @@ def diagnose() -> tuple[str, bool]:
     rows = [("python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)]
     rows += [
         ("devices", ", ".join(f"{d.platform}:{d.device_kind}" for d in jax.devices())),
-        ("cores", str(_num_cores())),
+        ("cores", str(len(usable_cores()))),
         (
             "precision",
             "float64 enabled" if jax.config.values["jax_enable_x64"] else "float32 (experiments set their own)",
@@ -72,7 +72,3 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -64,51 +64,38 @@ def run_experiment(
     check_that(workers is None or workers >= 0, "workers", "be 0 or more", f"found {workers}")
     check_that(block is None or block > 0, "block", "be positive", f"found {block}")
     check_that(time_budget is None or time_budget > 0, "time_budget", "be positive", f"found {time_budget}")
-    arguments = _arguments(experiment, config, store, block, argv)
     with precision(config):
-        prepared = sweep.prepare(**arguments(), store=store)
+        arguments = _arguments(experiment, config, store, block, argv)
         if workers is None:
             spread = jax.default_backend() == "cpu" and threading.current_thread() is threading.main_thread()
             workers = len(sweep.usable_cores()) if spread else 0
-        pending = _pending(prepared, shard)
-        if workers and pending:
-            command = [
-                sys.executable,
-                "-m",
-                "dynjax.cli",
-                "_worker",
-                os.fspath(store),
-                *_worker_flags(shard, time_budget),
-            ]
-            code = sweep.run_workers(command, num_workers=min(workers, pending), progress=progress)
-            if code == sweep.Stopped.exit_code:
-                print(
-                    f"dynjax: {store}: stopped between two segments; run the same command to resume.", file=sys.stderr
-                )
-            return code
-        return _run_here(arguments, store, shard, time_budget, progress)
+        pending = _pending(sweep.prepare(**arguments), shard) if workers else 0
+        if not pending:
+            return _run_here(arguments, shard, time_budget, progress)
+        flags = _worker_flags(shard, time_budget)
+        command = [sys.executable, "-m", "dynjax.cli", "_worker", os.fspath(store), *flags]
+        code = sweep.run_workers(command, num_workers=min(workers, pending), progress=progress)
+    if code == sweep.Stopped.exit_code:
+        print(f"dynjax: {store}: stopped between two segments; run the same command to resume.", file=sys.stderr)
+    return code
 
 
-def _arguments(experiment: Experiment, config: Any, store: Any, block: int | None, argv: Sequence[str] | None) -> Any:
-    """What `sweep.prepare` and `sweep.run` share; a function, so that the data are loaded once."""
-    built: dict[str, Any] = {}
-
-    def arguments() -> dict[str, Any]:
-        if not built:
-            program = experiment.program(config)
-            built.update(
-                program=program,
-                lanes=experiment.lanes(config),
-                config=config,
-                experiment=experiment.name,
-                block=block,
-                coords=experiment.labels(config),
-                data_hash=experiment.fingerprint(program),
-                argv=argv,
-            )
-        return built
-
-    return arguments
+def _arguments(
+    experiment: Experiment, config: Any, store: Any, block: int | None, argv: Sequence[str] | None
+) -> dict[str, Any]:
+    """What `sweep.prepare` and `sweep.run` share."""
+    program = experiment.program(config)
+    return {
+        "program": program,
+        "lanes": experiment.lanes(config),
+        "config": config,
+        "store": store,
+        "experiment": experiment.name,
+        "block": block,
+        "coords": experiment.labels(config),
+        "data_hash": experiment.fingerprint(program),
+        "argv": argv,
+    }
 
 
 def _pending(prepared: sweep.Sweep, shard: tuple[int, int]) -> int:
@@ -117,14 +104,13 @@ def _pending(prepared: sweep.Sweep, shard: tuple[int, int]) -> int:
     return sum(int(done[block]) < prepared.store.num_segments for block in range(shard[0], len(done), shard[1]))
 
 
-def _run_here(arguments: Any, store: Any, shard: tuple[int, int], time_budget: float | None, progress: Any) -> int:
+def _run_here(arguments: dict[str, Any], shard: tuple[int, int], time_budget: float | None, progress: Any) -> int:
     with contextlib.ExitStack() as stack:
         stop = None
         if threading.current_thread() is threading.main_thread():
             stop = stack.enter_context(sweep.stop_on_signals())
         result = sweep.run(
-            **arguments(),
-            store=store,
+            **arguments,
             shard=shard,
             time_budget=time_budget,
             stop=stop,

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._core import check_that
-
-IntScalarLike = int | Int[Array, ""]
+from ._system import IntScalarLike
 
 
 def _as_data(data: Any) -> tuple[tuple[Any, ...], int]:
