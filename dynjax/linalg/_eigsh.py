@@ -12,7 +12,7 @@ from .._core import Status, check_positive, check_that, found
 from ._flat import FlatOperator, check_operator, flatten_operator
 from ._gram import largest_by_gram, num_rows
 from ._lanczos import Outcome, Plan, lanczos
-from ._rayleigh import rayleigh_quotients
+from ._rayleigh import attach_derivative, rayleigh_quotients
 
 # Up to this dimension `method="auto"` forms the matrix. Top 5 of the Hessian of a small MLP on 500 samples, two CPU cores:
 # 115 parameters 19 ms against 12 ms by Lanczos, 238 parameters 124 against 11. Below, compiling less and exact multiplicities
@@ -28,7 +28,7 @@ class EigenResult(eqx.Module):
             descending. Differentiable once with respect to whatever the operator depends on.
         vectors: orthonormal eigenvectors, a pytree like the operator's input whose leaves have a leading axis like
             `values`. They carry no derivative.
-        residuals: `|A v - value v|`, evaluated once at exit. An eigenvalue of A lies within that distance of `values`.
+        residuals: `|A v - value v|`. An eigenvalue of A lies within that distance of `values`.
         converged: per pair, whether the residual is below the tolerance and the search for missed copies has ended.
         num_products: number of products with the operator, the final verification included.
         status: `Status.OK`, `NOT_CONVERGED` or `NONFINITE`.
@@ -80,14 +80,17 @@ def eigsh(
 
     $$|A v - \theta v| \le \mathrm{tol} \cdot \max |\theta|,$$
 
-    verified with one further product per pair. Eigenvalues have the derivative $d\lambda_i = u_i \cdot dA\, u_i$, which
-    is right for simple eigenvalues; a second derivative raises `NotImplementedError`.
+    The residuals are exact to rounding: the Gram-Schmidt coefficients of all products are kept, and checked at exit by one
+    further product with a random sum of the pairs; its discrepancy is added to them. Eigenvalues have the derivative
+    $d\lambda_i = u_i \cdot dA\, u_i$, which is right for simple eigenvalues; a second derivative raises
+    `NotImplementedError`.
 
     What `converged` means: a residual that small, from a start with a random component, rules out that a simple eigenvalue
     beyond the returned ones was overlooked (unless the start had by chance next to no share in it). For `k > 1` from
-    fewer than k start vectors, further copies of multiple eigenvalues are searched for from random directions orthogonal
-    to the converged vectors, one round at least: copies well beyond the k-th eigenvalue are found, with
-    overwhelming probability; eigenvalues that differ from it by a small part of the spread are not certain to be.
+    fewer than k start vectors, further copies of multiple eigenvalues are searched for from a random direction orthogonal
+    to everything known. Where the rest of the spectrum is well below the k-th eigenvalue, the search ends as soon as the
+    probability that it has missed one is below 1e-4; otherwise after `8 + k / 2` products without a finding, and copies
+    that lie beyond the k-th eigenvalue by a small part of the spread are not certain to be found.
 
     Args:
         operator: any square symmetric `lineax.AbstractLinearOperator` on a pytree of real arrays. Symmetry is not checked.
@@ -103,8 +106,8 @@ def eigsh(
         max_restarts: bound on the number of restarts.
         num_krylov: size of the basis; by default twice the number of eigenvalues wanted and 22 (both ends: 32). Memory:
             about twice that many vectors.
-        find_copies: whether to search for further copies of multiple eigenvalues when `k > 1` (one round of
-            `8 + k / 2` products if there are none).
+        find_copies: whether to search for further copies of multiple eigenvalues when `k > 1` (at most `8 + k / 2` products
+            if there are none).
         method: `"lanczos"`, `"dense"` (forms the matrix: as many products as unknowns), or `"auto"`: dense up to
             100 unknowns, or where more than a quarter of at most 2,000 eigenvalues are wanted; for the largest eigenvalues of
             an operator R^T R with a method `root()` that gives a factor R of at most 100 rows, by the dense R R^T.
@@ -197,21 +200,27 @@ def _solve(operator, tol, v0, key, options: _Options, block: int) -> EigenResult
         outcome = _gram(operator, frozen, key, options)
     else:
         outcome = _iterate(frozen, v0, tol, key, options, block)
-    return _verify(flat, outcome, tol, options)
+    return _result(flat, outcome, tol, options)
 
 
 def _dense(flat: FlatOperator, options: _Options) -> Outcome:
     rows = jax.vmap(flat)(jnp.eye(flat.dim, dtype=flat.dtype))
     theta, columns = jnp.linalg.eigh((rows + rows.T) / 2)
-    vectors = _ends(columns.T[::-1], options)
-    return Outcome(vectors, jnp.asarray(True), jnp.max(jnp.abs(theta)), jnp.asarray(flat.dim))
+    return _with_residuals(flat, _ends(columns.T[::-1], options), jnp.max(jnp.abs(theta)), flat.dim)
 
 
 def _gram(operator, flat: FlatOperator, key, options: _Options) -> Outcome:
     rows = jax.lax.stop_gradient(operator.root()).astype(flat.dtype)
     noise = jax.random.normal(key, (options.k, flat.dim), flat.dtype)
     vectors, scale = largest_by_gram(rows, options.k, noise)
-    return Outcome(vectors, jnp.asarray(True), scale, jnp.asarray(rows.shape[0]))
+    return _with_residuals(flat, vectors, scale, rows.shape[0])
+
+
+def _with_residuals(flat: FlatOperator, vectors, scale, num_products: int) -> Outcome:
+    """The outcome of a direct method: one product per pair gives the value and its residual."""
+    values, residuals = rayleigh_quotients(flat, vectors)
+    spent = jnp.asarray(num_products + vectors.shape[0])
+    return Outcome(values, vectors, residuals, jnp.asarray(True), scale, spent)
 
 
 def _ends(descending, options: _Options):
@@ -225,36 +234,42 @@ def _ends(descending, options: _Options):
 def _iterate(flat: FlatOperator, v0, tol, key, options: _Options, block: int) -> Outcome:
     everything = options.which == "both" and 2 * options.k > flat.dim
     k = flat.dim if everything else options.k
-    plan = make_plan(flat.dim, k, options.which == "both" and not everything, block, options)
+    plan = make_plan(flat.dim, k, options.which == "both" and not everything, block, v0 is not None, options)
     # The lower end of A is the upper end of -A.
     sign = -1 if options.which == "smallest" else 1
     signed = eqx.tree_at(lambda f: f.apply, flat, lambda v: jax.tree_util.tree_map(lambda x: sign * x, flat.apply(v)))
     draws = jax.random.normal(key, (block + 1, flat.dim), flat.dtype)
     start = _start(flat, v0, draws[:-1])
     outcome = lanczos(signed if sign < 0 else flat, start, draws[-1], plan, tol)
-    vectors = outcome.vectors[::-1] if sign < 0 else outcome.vectors
-    if everything:
-        vectors = _ends(vectors, options)
-    elif options.which == "both":
-        vectors = jnp.concatenate([vectors[:k], vectors[k:][::-1]])
-    return outcome._replace(vectors=vectors)
+    wanted = jnp.arange(plan.wanted)
+    if sign < 0:
+        chosen = wanted[::-1]
+    elif everything:
+        chosen = _ends(wanted, options)
+    else:
+        # The lower end comes with the smallest first.
+        chosen = jnp.concatenate([wanted[:k], wanted[k:][::-1]])
+    values, vectors, residuals = (a[chosen] for a in (sign * outcome.values, outcome.vectors, outcome.residuals))
+    return outcome._replace(values=values, vectors=vectors, residuals=residuals)
 
 
-def make_plan(dim: int, k: int, both: bool, block: int, options: _Options) -> Plan:
+def make_plan(dim: int, k: int, both: bool, block: int, warm: bool, options: _Options) -> Plan:
     """Choose the sizes of a run.
 
-    A small step checks often and keeps many Ritz vectors, which never costs products; a large one saves Rayleigh-Ritz
-    work. Products to residual 1e-4, top 5, dimension 3,000 (ARPACK with 20 / 40 vectors in brackets): outliers of a
-    Hessian 20 (21 / 41), uniform spectrum 310 (318 / 313), normal 80 (77 / 75); 5 at each end: 90 (330 / 95), 315
-    (494 / 401), 75 (82 / 91).
+    A small step keeps many Ritz vectors, which never costs products; a large one saves Rayleigh-Ritz work. From a random start
+    convergence is looked at early; from a given one not before a whole step, since a stale start looks converged.
+    Products to residual 1e-4, top 5, dimension 3,000, without the search (ARPACK with 20 / 40 vectors in brackets): outliers
+    of a Hessian 16 (21 / 41), uniform spectrum 422 (356 / 412), normal 92 (85 / 104).
     """
     wanted = 2 * k if both else k
     size = (2 * wanted + (32 if both else 22)) if options.num_krylov is None else options.num_krylov
     if size >= dim:
         # One pass over the whole space; the rows kept only serve a second one.
-        return Plan(k, both, block, wanted, dim, options.max_restarts, searches=False)
-    step = min(max(8 + wanted // 2, block), size - wanted)
-    return Plan(k, both, block, size - step, step, options.max_restarts, options.find_copies and block < k)
+        step = max(dim - wanted, 1)
+        return Plan(k, both, block, wanted, step, wanted + step, options.max_restarts, searches=False)
+    step = max(min(8 + wanted // 2, 2 * (size - wanted) // 3), min(block, size - wanted), 1)
+    first = min(size, step if warm else wanted + 3)
+    return Plan(k, both, block, size - step, step, first, options.max_restarts, options.find_copies and block < k)
 
 
 def _start(flat: FlatOperator, v0, draws: Float[Array, "block dim"]) -> Float[Array, "block dim"]:
@@ -269,18 +284,16 @@ def _start(flat: FlatOperator, v0, draws: Float[Array, "block dim"]) -> Float[Ar
     return jnp.where(usable, given / jnp.where(usable, norm, 1), 0) + 0.01 * random
 
 
-def _verify(flat: FlatOperator, outcome: Outcome, tol, options: _Options) -> EigenResult:
-    """One product per pair: it gives the value, its derivative and the true residual."""
-    norms = jnp.linalg.norm(outcome.vectors, axis=1, keepdims=True)
-    vectors = jax.lax.stop_gradient(outcome.vectors / jnp.where(norms > 0, norms, 1))
-    values, images = rayleigh_quotients(flat, vectors)
-    residuals = jnp.linalg.norm(images - jax.lax.stop_gradient(values)[:, None] * vectors, axis=1)
-    residuals = jax.lax.stop_gradient(residuals)
-    order = _descending(jax.lax.stop_gradient(values), options)
-    values, vectors, residuals = values[order], vectors[order], residuals[order]
+def _result(flat: FlatOperator, outcome: Outcome, tol, options: _Options) -> EigenResult:
+    """Sort, attach the derivative, and say what converged."""
+    order = _descending(outcome.values, options)
+    vectors, residuals = outcome.vectors[order], outcome.residuals[order]
+    norms = jnp.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = vectors / jnp.where(norms > 0, norms, 1)
+    values = attach_derivative(flat, vectors, outcome.values[order])
     finite = jnp.isfinite(outcome.scale) & jnp.all(jnp.isfinite(residuals))
     nan = jnp.asarray(jnp.nan, flat.dtype)
-    live = (norms[order, 0] > 0) & finite
+    live = (norms[:, 0] > 0) & finite
     converged = live & outcome.done & (residuals <= tol * outcome.scale)
     status = jnp.where(jnp.all(converged), int(Status.OK), int(Status.NOT_CONVERGED))
     status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int8)
@@ -289,7 +302,7 @@ def _verify(flat: FlatOperator, outcome: Outcome, tol, options: _Options) -> Eig
         vectors=jax.vmap(flat.unravel)(vectors),
         residuals=jnp.where(live, residuals, nan),
         converged=converged,
-        num_products=outcome.num_products + vectors.shape[0],
+        num_products=outcome.num_products,
         status=status,
     )
 

@@ -1,14 +1,15 @@
 """Thick-restart Lanczos for one or both ends of the spectrum of a symmetric operator, on flat vectors.
 
-The projected matrix is not the textbook's tridiagonal or arrowhead: its upper triangle is read off the Gram-Schmidt
-coefficients that the full reorthogonalisation computes anyway. So restarts, blocks of start vectors and random
-replacements after a breakdown are one and the same case, and T = V A V^T holds to rounding whatever has happened.
+The projected matrix is not the textbook's tridiagonal or arrowhead: all Gram-Schmidt coefficients that the full
+reorthogonalisation computes anyway are kept, so that `A V = (all rows) P` holds to rounding for the rows V that have been
+multiplied, whatever has happened: restarts, blocks of start vectors, random replacements after a breakdown, a second start.
+Residuals are read off P, without products.
 """
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
@@ -17,6 +18,9 @@ from ._flat import FlatOperator
 from ._jacobi import small_eigh
 
 _LONG = 2**16
+_MISS = 1e-4  # probability with which a search that ended early has missed something
+
+_ITERATE, _SEARCH, _VERIFY, _DONE = range(4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Plan:
         block: number of start vectors.
         kept: number of Ritz vectors that survive a restart, at least the number wanted.
         step: number of products between two restarts.
+        first_look: number of products before convergence is looked at; then it is looked at often up to the first restart.
         max_restarts: bound on the number of restarts.
         searches: whether converged pairs must survive a search for further copies, see `lanczos`.
     """
@@ -38,6 +43,7 @@ class Plan:
     block: int
     kept: int
     step: int
+    first_look: int
     max_restarts: int
     searches: bool
 
@@ -51,23 +57,53 @@ class Plan:
         """Number of basis vectors that take part in a Rayleigh-Ritz step."""
         return self.kept + self.step
 
+    @property
+    def parked(self) -> int:
+        """Number of rows for directions that are kept orthogonal to, and not multiplied."""
+        return self.block if self.searches else 0
+
 
 class State(NamedTuple):
-    """What is carried from restart to restart; the first `wanted` rows of the basis are the wanted Ritz vectors."""
+    """What is carried from look to look.
+
+    Rows 0, ..., position - 1 of the basis have been multiplied, the `width` next ones not yet; the last `parked` rows never
+    will be. After a restart the first `wanted` rows are the wanted Ritz vectors. The last three belong to a search.
+    """
 
     basis: Float[Array, "rows dim"]
+    alive: Bool[Array, " rows"]
     projected: Float[Array, "rows size"]
+    current: Float[Array, " dim"]
+    position: Int[Array, ""]
+    width: Int[Array, ""]
     values: Float[Array, " wanted"]
+    residuals: Float[Array, " wanted"]
     scale: Float[Array, ""]
-    searching: Bool[Array, ""]
-    done: Bool[Array, ""]
+    phase: Int[Array, ""]
+    converged: Bool[Array, ""]
     restarts: Int[Array, ""]
+    num_products: Int[Array, ""]
+    pivot: Float[Array, " ends"]
+    growth: Float[Array, " ends"]
+    beta: Float[Array, ""]
+
+
+class Ritz(NamedTuple):
+    """Ritz pairs of the multiplied rows: coefficients in the rows of `vectors`, best first in `order`."""
+
+    theta: Float[Array, " size"]
+    vectors: Float[Array, "size size"]
+    residuals: Float[Array, " size"]
+    live: Bool[Array, " size"]
+    order: Int[Array, " size"]
 
 
 class Outcome(NamedTuple):
-    """Ritz vectors (wanted, dim), whether the run ended by itself, the scale max |theta|, and the products spent."""
+    """Ritz pairs (wanted,), (wanted, dim), residuals, whether it converged, the scale max |theta|, products spent."""
 
+    values: Float[Array, " wanted"]
     vectors: Float[Array, "wanted dim"]
+    residuals: Float[Array, " wanted"]
     done: Bool[Array, ""]
     scale: Float[Array, ""]
     num_products: Int[Array, ""]
@@ -82,15 +118,21 @@ def lanczos(
 ) -> Outcome:
     """Run thick-restart (block) Lanczos from `start`.
 
-    The basis has `kept + step + block` rows. Every restart compresses it to the `kept` best Ritz vectors, followed by
-    the residual directions, and adds `step` products; before it is full, nothing is lost by that. A residual below
-    `tol` rules out that a simple eigenvalue beyond the returned ones was overlooked, except with the probability that
-    the random start had next to no share in it. Further copies of a multiple eigenvalue are invisible to a
-    single Krylov space. Therefore, once `k > 1` pairs have converged from fewer than k start vectors, one more round
-    starts from random directions orthogonal to the converged vectors (`plan.searches`); it ends the run if it finds
-    nothing beyond them. For a missed eigenvalue at distance `e * (spread of the spectrum)` beyond the k-th, a round of
-    s products fails to find it with probability below `1.65 sqrt(dim) exp(-(2 s - 1) sqrt(e))` (Kuczynski and
-    Wozniakowski 1992, theorem 4.1 in its tail form).
+    A residual below `tol` rules out that a simple eigenvalue beyond the returned ones was overlooked, except with the
+    probability that the random start had next to no share in it. Further copies of a multiple eigenvalue are
+    orthogonal to a single Krylov space, and invisible to it. Therefore, once `k > 1` pairs have converged from
+    fewer than k start vectors, a search starts from a random direction orthogonal to everything known (`plan.searches`).
+
+    The search is a Lanczos run with the operator B, which is A restricted to the complement of the known directions; missed
+    copies are eigenvectors of B. With p_s its Lanczos polynomial, `p_s(B) z = v_{s+1}` is a unit vector, so an eigenvector u
+    of B with eigenvalue x has `|u . z| <= 1 / p_s(x)`; for random z that is rarer than `sqrt(2 dim / pi) / p_s(x)`. As
+    soon as that is below 1e-4 at the k-th eigenvalue (p_s grows from there), nothing beyond it was missed: typically after
+    three to seven products. Otherwise the search ends after `step` products, if there is nothing beyond so far; a missed
+    eigenvalue at distance `e * (spread of B)` beyond the k-th then remains hidden with probability
+    below `1.65 sqrt(dim) exp(-(2 s - 1) sqrt(e))`.
+
+    At exit one product with the sum of the wanted vectors, signs at random, checks `A V = (all rows) P`: the discrepancy
+    (rounding, directions dropped by repeated searches, an operator that is not linear) is added to the residuals.
 
     Args:
         operator: the operator.
@@ -99,92 +141,244 @@ def lanczos(
             cheaper to run and to compile than new draws.
         plan: static sizes.
         tol: residual wanted, relative to max |theta|.
+
+    References:
+        Wu and Simon (2000) for the restart. Van Dorsselaer, Hochstenbach and van der Vorst, SIAM J. Matrix Anal. Appl. 22, 837
+        (2000) for probabilistic bounds from the Lanczos polynomial. Kuczynski and Wozniakowski (1992), theorem 4.1 in
+        its tail form, for the last bound.
     """
-    rows, dim = plan.size + plan.block, operator.dim
-    state = State(
-        basis=_set_block(jnp.zeros((rows, dim), operator.dtype), start, plan),
-        projected=jnp.zeros((rows, plan.size), operator.dtype),
-        values=jnp.full((plan.wanted,), jnp.nan, operator.dtype),
-        scale=jnp.zeros((), operator.dtype),
-        searching=jnp.asarray(False),
-        done=jnp.asarray(False),
-        restarts=jnp.asarray(0),
-    )
     state = lax.while_loop(
-        lambda s: ~s.done & (s.restarts < plan.max_restarts) & jnp.isfinite(s.scale),
-        lambda s: _restart(_expand(operator, s, plan, noise), plan, tol, noise),
-        state,
+        lambda s: s.phase != _DONE,
+        lambda s: _turn(operator, s, plan, tol, noise),
+        _initial(operator, start, plan),
     )
-    return Outcome(state.basis[: plan.wanted], state.done, state.scale, state.restarts * plan.step)
+    return Outcome(
+        state.values,
+        state.basis[: plan.wanted],
+        state.residuals,
+        state.converged,
+        state.scale,
+        state.num_products,
+    )
 
 
-def _set_block(
-    basis: Float[Array, "rows dim"], block: Float[Array, "block dim"], plan: Plan
-) -> Float[Array, "rows dim"]:
-    """Put the orthonormalised vectors where the next products are taken."""
+def _initial(operator: FlatOperator, start: Float[Array, "block dim"], plan: Plan) -> State:
+    rows, dtype = plan.size + plan.block + plan.parked, operator.dtype
+    basis = jnp.zeros((rows, operator.dim), dtype)
 
-    def body(i, basis):
-        w = orthogonalise(basis, block[i])[0]
-        return basis.at[plan.kept + i].set(w / norm(w))
+    def put(i, basis):
+        w = orthogonalise(basis, start[i])[0]
+        return basis.at[i].set(w / norm(w))
 
-    return lax.fori_loop(0, plan.block, body, basis)
-
-
-def _expand(operator: FlatOperator, state: State, plan: Plan, noise: Float[Array, " dim"]) -> State:
-    """Apply the operator to rows kept, ..., size - 1 of the basis, each product making a new row."""
-
-    def body(j, carry):
-        basis, projected, scale = carry
-        w = operator(basis[j])
-        scale = jnp.maximum(scale, norm(w))
-        h, beta, v = _append(basis, w, 10 * operator.eps * scale, jnp.roll(noise, state.restarts * plan.size + j))
-        projected = projected.at[:, j].set(h).at[j + plan.block, j].set(beta)
-        return basis.at[j + plan.block].set(v), projected, scale
-
-    basis, projected, scale = lax.fori_loop(plan.kept, plan.size, body, (state.basis, state.projected, state.scale))
-    return state._replace(basis=basis, projected=projected, scale=scale)
-
-
-def _restart(state: State, plan: Plan, tol: Float[Array, ""], noise: Float[Array, " dim"]) -> State:
-    """Rayleigh-Ritz on the basis, then compress it and decide how to go on."""
-    upper = jnp.triu(state.projected[: plan.size])
-    theta, ritz = small_eigh(upper + jnp.triu(upper, 1).T)
-    live = jnp.sum(jnp.square(state.basis[: plan.size]), axis=1) > 0.5
-    live = jnp.sum(jnp.where(live, jnp.square(ritz), 0), axis=1) > 0.5
-    order = _best_first(theta, live, plan)
-    residual = jnp.sqrt(jnp.sum(jnp.square(_matmul(ritz, state.projected[plan.size :].T)), axis=1))
-    values, estimates = theta[order[: plan.wanted]], residual[order[: plan.wanted]]
-    scale = jnp.maximum(state.scale, jnp.max(jnp.where(live, jnp.abs(theta), 0)))
-    # Half of the tolerance is left for the noise of products and for the direction that a search drops.
-    good = jnp.all((estimates <= tol * scale / 2) & live[order[: plan.wanted]])
-    if plan.searches:
-        same = jnp.all(jnp.abs(values - state.values) <= tol * scale)
-        done = good & state.searching & same
-        searching = good & ~done
-    else:
-        done, searching = good, jnp.asarray(False)
-
-    chosen = order[: plan.kept]
-    keep = live[chosen] & (~searching | (jnp.arange(plan.kept) < plan.wanted))
-    kept = _matmul(jnp.where(keep[:, None], ritz[chosen], 0), state.basis[: plan.size])
-    basis = jnp.zeros_like(state.basis).at[: plan.kept].set(kept)
-    following = state.basis[plan.size :]
-    if plan.searches:
-        shifts = state.restarts * plan.size + jnp.arange(plan.block)
-        fresh = lambda: _set_block(basis, jax.vmap(lambda shift: jnp.roll(noise, shift))(shifts), plan)
-        basis = lax.cond(searching, fresh, lambda: basis.at[plan.kept : plan.kept + plan.block].set(following))
-    else:
-        basis = basis.at[plan.kept : plan.kept + plan.block].set(following)
-    index = jnp.arange(plan.kept)
-    projected = jnp.zeros_like(state.projected).at[index, index].set(jnp.where(keep, theta[chosen], 0))
+    basis = lax.fori_loop(0, plan.block, put, basis)
+    ends = 2 if plan.both else 1
+    count = jnp.asarray(0)
     return State(
         basis=basis,
+        alive=jnp.arange(rows) < plan.block,
+        projected=jnp.zeros((rows, plan.size), dtype),
+        current=basis[0],
+        position=count,
+        width=count + plan.block,
+        values=jnp.full((plan.wanted,), jnp.nan, dtype),
+        residuals=jnp.full((plan.wanted,), jnp.nan, dtype),
+        scale=jnp.zeros((), dtype),
+        phase=count + _ITERATE,
+        converged=jnp.asarray(False),
+        restarts=count,
+        num_products=count,
+        pivot=jnp.full((ends,), jnp.inf, dtype),
+        growth=jnp.zeros((ends,), dtype),
+        beta=jnp.zeros((), dtype),
+    )
+
+
+def _turn(
+    operator: FlatOperator, state: State, plan: Plan, tol: Float[Array, ""], noise: Float[Array, " dim"]
+) -> State:
+    """Some products, then a look at what they have brought."""
+    after, column, beta = _expand(operator, state, plan, tol, noise)
+    signs = _signs(noise, plan)
+    return lax.cond(
+        state.phase == _VERIFY,
+        lambda: _finish(state, plan, signs, column, beta),
+        lambda: _consider(after, plan, tol, noise, signs),
+    )
+
+
+def _next_stop(state: State, plan: Plan) -> Int[Array, ""]:
+    """Where to look next: often before the first restart, when a few products are most of the work; else when it is full."""
+    early = jnp.where(state.position < plan.first_look, plan.first_look, state.position + 1 + state.position // 8)
+    often = (state.phase == _ITERATE) & (state.restarts == 0) & (early + 1 < plan.size)
+    stop = jnp.where(often, early, plan.size)
+    return jnp.where(state.phase == _VERIFY, state.position + 1, stop)
+
+
+def _levels(state: State, plan: Plan, tol: Float[Array, ""]) -> Float[Array, " ends"]:
+    """The values beyond which a search must find nothing: a tolerance outside of the last wanted value of each end."""
+    margin = tol * state.scale
+    if plan.both:
+        return jnp.stack([state.values[plan.k - 1] + margin, state.values[-1] - margin])
+    return state.values[-1:] + margin
+
+
+def _certified(state: State) -> Bool[Array, ""]:
+    """Whether the search has excluded further eigenvalues beyond the wanted ones."""
+    enough = math.log(math.sqrt(2 * state.basis.shape[1] / math.pi) / _MISS)
+    return (state.phase == _SEARCH) & jnp.all(state.growth >= enough)
+
+
+def _expand(
+    operator: FlatOperator, state: State, plan: Plan, tol: Float[Array, ""], noise: Float[Array, " dim"]
+) -> tuple[State, Float[Array, " rows"], Float[Array, ""]]:
+    """Apply the operator to the next rows of the basis, each product making a new row.
+
+    Returns:
+        The state, and the coefficients and the remainder of the last product.
+    """
+    stop, levels = _next_stop(state, plan), _levels(state, plan, tol)
+    outward = jnp.asarray([1, -1][: levels.size], levels.dtype)
+
+    def going(carry):
+        state = carry[0]
+        overtaken = (state.phase == _SEARCH) & jnp.any(state.pivot <= 0)
+        return (state.position < stop) & jnp.isfinite(state.scale) & ~overtaken & ~_certified(state)
+
+    def body(carry):
+        state = carry[0]
+        j = state.position
+        w = operator(state.current)
+        scale = jnp.maximum(state.scale, norm(w))
+        h, beta, v = _append(state.basis, w, 10 * operator.eps * scale, jnp.roll(noise, state.num_products))
+        basis = state.basis.at[j + state.width].set(v)
+        # The recurrence of p_s at the levels, as pivots of (level - T) and the logarithm of their product over the betas.
+        pivot = outward * (levels - h[j]) - jnp.square(state.beta) / state.pivot
+        state = state._replace(
+            basis=basis,
+            alive=state.alive.at[j + state.width].set(norm(v) > 0.5),
+            projected=state.projected.at[:, j].set(h).at[j + state.width, j].set(beta),
+            current=basis[j + 1],
+            position=j + 1,
+            scale=scale,
+            num_products=state.num_products + 1,
+            pivot=pivot,
+            growth=state.growth + jnp.log(pivot / beta),
+            beta=beta,
+        )
+        return state, h, beta
+
+    zeros = jnp.zeros_like(state.projected[:, 0])
+    return lax.while_loop(going, body, (state, zeros, jnp.zeros_like(state.beta)))
+
+
+def _signs(noise: Float[Array, " dim"], plan: Plan) -> Float[Array, " wanted"]:
+    return jnp.where(noise[: plan.wanted] < 0, -1, 1).astype(noise.dtype)
+
+
+def _finish(state: State, plan: Plan, signs, column: Float[Array, " rows"], beta: Float[Array, ""]) -> State:
+    """Compare the product of the sum of the wanted vectors with what the projected matrix says."""
+    difference = column - _matmul(state.projected[:, : plan.wanted], signs)
+    square = jnp.sum(jnp.square(difference)) + jnp.square(beta)
+    return state._replace(
+        residuals=jnp.sqrt(jnp.square(state.residuals) + square),
+        phase=jnp.full_like(state.phase, _DONE),
+        num_products=state.num_products + 1,
+    )
+
+
+def _rayleigh_ritz(state: State, plan: Plan) -> Ritz:
+    """Ritz pairs of the rows that have been multiplied, with their residuals |P s - theta s|."""
+    projected, size = state.projected, plan.size
+    # Above the diagonal stand the coefficients that were computed last, and with all of the basis.
+    upper = jnp.triu(projected[:size])
+    theta, vectors = small_eigh(upper + jnp.triu(upper, 1).T)
+    multiplied = state.alive[:size] & (jnp.arange(size) < state.position)
+    live = jnp.sum(jnp.where(multiplied, jnp.square(vectors), 0), axis=1) > 0.5
+    images = _matmul(vectors, projected.T)
+    images = images.at[:, :size].add(-theta[:, None] * vectors)
+    return Ritz(theta, vectors, jnp.sqrt(jnp.sum(jnp.square(images), axis=1)), live, _best_first(theta, live, plan))
+
+
+def _consider(state: State, plan: Plan, tol: Float[Array, ""], noise: Float[Array, " dim"], signs) -> State:
+    """Decide how to go on: more products, a restart, a search, or the final check."""
+    ritz = _rayleigh_ritz(state, plan)
+    scale = jnp.maximum(state.scale, jnp.max(jnp.where(ritz.live, jnp.abs(ritz.theta), 0)))
+    state = state._replace(scale=scale)
+    first = ritz.order[: plan.wanted]
+    values, residuals = ritz.theta[first], ritz.residuals[first]
+    # Half of the tolerance is left for the noise of products and for the directions that repeated searches drop.
+    good = jnp.all((residuals <= tol * scale / 2) & ritz.live[first])
+    same = jnp.all(jnp.abs(values - state.values) <= tol * scale)
+    searched = (state.phase == _SEARCH) & (_certified(state) | (good & same))
+    full = state.position >= plan.size
+    restart = ~searched & (good | full | (state.phase == _SEARCH))
+    searching = good & ~searched & plan.searches
+    spent = state.restarts + restart
+    converged = searched | (good & (not plan.searches))
+    given_up = ~converged & (spent >= plan.max_restarts) & restart & (~good | (spent > plan.max_restarts))
+    state = lax.cond(
+        restart,
+        lambda: _restart(state._replace(values=values, residuals=residuals), ritz, plan, tol, noise, searching),
+        lambda: state,
+    )
+    phase = jnp.where(searching, _SEARCH, jnp.where(searched, state.phase, _ITERATE))
+    phase = jnp.where(converged | given_up, _VERIFY, phase)
+    return state._replace(
+        phase=jnp.where(jnp.isfinite(scale), phase, _DONE),
+        current=jnp.where(phase == _VERIFY, _matmul(signs, state.basis[: plan.wanted]), state.current),
+        converged=converged,
+        restarts=spent,
+    )
+
+
+def _restart(
+    state: State, ritz: Ritz, plan: Plan, tol: Float[Array, ""], noise: Float[Array, " dim"], searching: Bool[Array, ""]
+) -> State:
+    """Compress the basis to its best Ritz vectors and what was not multiplied yet.
+
+    Before a search the latter are parked, and a random direction takes their place. If the search finds something, what was
+    parked is dropped, and with it the Ritz vectors that are coupled to it: they could never converge.
+    """
+    kept, size, block = plan.kept, plan.size, plan.block
+    parked = slice(size + block, None)
+    chosen = ritz.order[:kept]
+    coefficients = ritz.vectors[chosen]
+    lost = jnp.sqrt(jnp.sum(jnp.square(_matmul(coefficients, state.projected[parked].T)), axis=1))
+    keep = ritz.live[chosen] & (lost <= tol * state.scale / 2)
+    coefficients = jnp.where(keep[:, None], coefficients, 0)
+
+    compress = lambda rows: _matmul(rows, coefficients.T)
+    rows = lambda array: lax.dynamic_slice_in_dim(array, state.position, block)
+    move = lambda target, source, at: target.at[at : at + block].set(source)
+    basis = jnp.zeros_like(state.basis).at[:kept].set(_matmul(coefficients, state.basis[:size]))
+    alive = jnp.zeros_like(state.alive).at[:kept].set(keep)
+    projected = jnp.zeros_like(state.projected)
+    projected = projected.at[:kept, :kept].set(_matmul(coefficients, compress(state.projected[:size])))
+    following, couplings, there = rows(state.basis), compress(rows(state.projected)), rows(state.alive)
+    if plan.searches:
+        basis = basis.at[parked].set(jnp.where(searching, following, 0))
+        projected = projected.at[parked, :kept].set(jnp.where(searching, couplings, 0))
+        alive = alive.at[parked].set(searching & there)
+        following, couplings, there = (
+            jnp.where(searching, jnp.zeros_like(a), a) for a in (following, couplings, there)
+        )
+    basis, alive = move(basis, following, kept), move(alive, there, kept)
+    projected = projected.at[kept : kept + block, :kept].set(couplings)
+    if plan.searches:
+        fresh = _replaced_where(
+            searching, lambda: _direction(basis, jnp.roll(noise, -1 - state.num_products)), basis[kept]
+        )
+        basis, alive = basis.at[kept].set(fresh), alive.at[kept].set(norm(fresh) > 0.5)
+    return state._replace(
+        basis=basis,
+        alive=alive,
         projected=projected,
-        values=values,
-        scale=scale,
-        searching=searching,
-        done=done,
-        restarts=state.restarts + 1,
+        current=basis[kept],
+        position=jnp.full_like(state.position, kept),
+        width=jnp.where(searching, 1, state.width),
+        pivot=jnp.full_like(state.pivot, jnp.inf),
+        growth=jnp.zeros_like(state.growth),
+        beta=jnp.zeros_like(state.beta),
     )
 
 
@@ -216,18 +410,21 @@ def _append(
     w, h = orthogonalise(basis, w)
     beta = norm(w)
     whole = beta > threshold
-
-    def random():
-        rest, _ = orthogonalise(basis, noise / norm(noise))
-        size = norm(rest)
-        floor = 10 * jnp.finfo(w.dtype).eps * jnp.sqrt(w.size)
-        rest = orthogonalise(basis, jnp.where(size > floor, rest / jnp.where(size > 0, size, 1), 0))[0]
-        size = norm(rest)
-        return rest / jnp.where(size > 0, size, 1)
-
     broken = ~(whole | jnp.isnan(beta))
-    v = _replaced_where(broken, random, w / jnp.where(whole, beta, 1))
+    v = _replaced_where(broken, lambda: _direction(basis, noise), w / jnp.where(whole, beta, 1))
     return h, jnp.where(whole, beta, 0), v
+
+
+def _direction(basis: Float[Array, "rows dim"], noise: Float[Array, " dim"]) -> Float[Array, " dim"]:
+    """The unit vector along `noise` orthogonal to the rows of `basis`; zero if they span everything."""
+    floor = 10 * jnp.finfo(noise.dtype).eps * math.sqrt(noise.size)
+
+    def project(_, v):
+        rest = orthogonalise(basis, v)[0]
+        size = norm(rest)
+        return jnp.where(size > floor, rest / jnp.where(size > 0, size, 1), 0)
+
+    return lax.fori_loop(0, 2, project, noise / norm(noise))
 
 
 def _replaced_where(needed: Bool[Array, ""], make: Any, value: Array) -> Array:

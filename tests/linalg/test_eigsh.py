@@ -123,6 +123,46 @@ def test_multiple_eigenvalues_in_a_dense_spectrum_are_all_found(x64):
     assert result.converged.all()
 
 
+def test_search_for_copies_is_short_beyond_a_gap_and_misses_none(x64):
+    """A hundred random starts on a spectrum with one copy that a single Krylov space cannot see."""
+    rng = np.random.default_rng(16)
+    outliers = [3.0, 3.0, 2.0, 1.5, 1.4]
+    d = jnp.asarray(np.concatenate([outliers, 0.2 * rng.uniform(-1, 1, 1995)]))
+    solve = jax.jit(
+        jax.vmap(lambda key, copies: eigsh(diagonal_operator(d), 4, tol=1e-5, key=key, find_copies=copies), (0, None)),
+        static_argnums=1,
+    )
+    keys = jax.random.split(jax.random.key(16), 100)
+    blind, found = solve(keys, False), solve(keys, True)
+    assert np.all(np.abs(np.asarray(blind.values)[:, 1] - 2.0) < 1e-6)  # what there is to be found
+    np.testing.assert_allclose(found.values, np.tile([3.0, 3.0, 2.0, 1.5], (100, 1)), atol=1e-6)
+    assert found.converged.all()
+    simple = diagonal_operator(d.at[0].set(4.0))
+    spent = [int(eigsh(simple, 4, tol=1e-5, find_copies=copies).num_products) for copies in (True, False)]
+    assert spent[0] - spent[1] <= 6
+
+
+@pytest.mark.parametrize("num_krylov", [None, 9])
+def test_residuals_are_those_of_a_product_after_many_restarts(x64, num_krylov):
+    matrix = random_matrix("normal", 300, np.random.default_rng(17))
+    matrix /= np.linalg.norm(matrix, 2)
+    result = eigsh(symmetric(jnp.asarray(matrix)), 4, tol=1e-7, num_krylov=num_krylov, method="lanczos")
+    vectors, values = np.asarray(result.vectors), np.asarray(result.values)
+    true = np.linalg.norm(vectors @ matrix - values[:, None] * vectors, axis=1)
+    assert result.converged.all()
+    assert true.max() > 1e-10  # nothing to compare otherwise
+    np.testing.assert_allclose(result.residuals, true, atol=1e-13)
+
+
+def test_operator_that_is_not_symmetric_is_not_called_converged(x64):
+    rng = np.random.default_rng(18)
+    matrix = random_matrix("normal", 300, rng)
+    matrix /= np.linalg.norm(matrix, 2)
+    skew = rng.normal(size=(300, 300))
+    result = eigsh(symmetric(jnp.asarray(matrix + 1e-3 * (skew - skew.T))), 3, tol=1e-6, max_restarts=10)
+    assert not result.converged.any()
+
+
 def test_no_ghosts_in_float32():
     d = jnp.concatenate([jnp.array([100.0, 60.0, 30.0]), jnp.linspace(0, 1, 997)]).astype(jnp.float32)
     result = eigsh(diagonal_operator(d), 10, method="lanczos", num_krylov=80)
