@@ -20,6 +20,8 @@ from ._jacobi import small_eigh
 _LONG = 2**16
 _MISS = 1e-4  # probability with which a search that ended early has missed something
 
+_SMALL = 16  # size of a basis for which a Rayleigh-Ritz step costs next to nothing
+
 _ITERATE, _SEARCH, _VERIFY, _DONE = range(4)
 
 
@@ -33,7 +35,7 @@ class Plan:
         block: number of start vectors.
         kept: number of Ritz vectors that survive a restart, at least the number wanted.
         step: number of products between two restarts.
-        first_look: number of products before convergence is looked at; then it is looked at often up to the first restart.
+        first_look: number of rows multiplied before convergence is looked at.
         max_restarts: bound on the number of restarts.
         searches: whether converged pairs must survive a search for further copies, see `lanczos`.
     """
@@ -207,10 +209,11 @@ def _turn(
 
 
 def _next_stop(state: State, plan: Plan) -> Int[Array, ""]:
-    """Where to look next: often before the first restart, when a few products are most of the work; else when it is full."""
-    early = jnp.where(state.position < plan.first_look, plan.first_look, state.position + 1 + state.position // 8)
-    often = (state.phase == _ITERATE) & (state.restarts == 0) & (early + 1 < plan.size)
-    stop = jnp.where(often, early, plan.size)
+    """Where to look next: often where looks are cheap or a few products are most of the work; else when it is full."""
+    soon = jnp.maximum(state.position + 1 + state.position // 8, plan.first_look)
+    young = (state.restarts == 0) | (plan.size <= _SMALL)
+    often = (state.phase == _ITERATE) & young & (soon + 1 < plan.size)
+    stop = jnp.where(often, soon, plan.size)
     return jnp.where(state.phase == _VERIFY, state.position + 1, stop)
 
 
@@ -306,8 +309,9 @@ def _consider(state: State, plan: Plan, tol: Float[Array, ""], noise: Float[Arra
     state = state._replace(scale=scale)
     first = ritz.order[: plan.wanted]
     values, residuals = ritz.theta[first], ritz.residuals[first]
-    # Half of the tolerance is left for the noise of products and for the directions that repeated searches drop.
-    good = jnp.all((residuals <= tol * scale / 2) & ritz.live[first])
+    # The rest of the tolerance is left for the noise of products, and for the directions that repeated searches drop.
+    share = 0.5 if plan.searches else 0.8
+    good = jnp.all((residuals <= share * tol * scale) & ritz.live[first])
     same = jnp.all(jnp.abs(values - state.values) <= tol * scale)
     searched = (state.phase == _SEARCH) & (_certified(state) | (good & same))
     full = state.position >= plan.size
