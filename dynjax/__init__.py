@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         experiments as experiments,
         linalg as linalg,
         networks as networks,
+        reference as reference,
         report as report,
         sweep as sweep,
         systems as systems,
@@ -39,7 +40,10 @@ if TYPE_CHECKING:
     )
     from .networks import MLP as MLP
     from .systems import (
+        DelayFlow as DelayFlow,
+        Flow as Flow,
         FullBatch as FullBatch,
+        LayerMap as LayerMap,
         Map as Map,
         MiniBatches as MiniBatches,
         RandomMap as RandomMap,
@@ -58,7 +62,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("curvature", "data", "experiments", "linalg", "networks", "report", "sweep", "systems", "training")
+_ROOMS = (
+    "curvature",
+    "data",
+    "experiments",
+    "linalg",
+    "networks",
+    "reference",
+    "report",
+    "sweep",
+    "systems",
+    "training",
+)
 _NAMES = {
     "_core": ("Status",),
     "curvature": (
@@ -74,7 +89,10 @@ _NAMES = {
     "linalg": ("diagonal", "effective_dimension", "eigsh", "spectral_density", "trace"),
     "networks": ("MLP",),
     "systems": (
+        "DelayFlow",
+        "Flow",
         "FullBatch",
+        "LayerMap",
         "Map",
         "MiniBatches",
         "RandomMap",

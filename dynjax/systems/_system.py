@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import Function, check_that, found, split_inexact
+from .._core import Function, check_positive, check_that, found, split_inexact
 
 IntScalarLike = int | Int[Array, ""]
 
@@ -74,8 +74,11 @@ class AbstractMap(AbstractSystem):
         return eqx.combine(image, still), jax.vmap(push)(v)
 
 
-def _one() -> Float[Array, ""]:
-    return jnp.ones((), jnp.result_type(float))
+def _time_per_step(dt: Any) -> Float[Array, ""]:
+    check_positive(dt, "dt")
+    dt = jnp.asarray(dt)
+    check_that(dt.ndim == 0, "dt", "be a scalar", found(dt))
+    return dt if jnp.issubdtype(dt.dtype, jnp.floating) else dt.astype(jnp.result_type(float))
 
 
 class Map(AbstractMap):
@@ -84,6 +87,7 @@ class Map(AbstractMap):
     Args:
         fn: `fn(n, x) -> x'`, pure, with the structure, shapes and dtypes of `x`. It may be an Equinox module whose arrays
             are then traced, so that one may differentiate with respect to them or `vmap` over them.
+        dt: Time per step; other than 1 where the map is the step of an integrator, so that rates come out per unit of time.
 
     Example:
         ```python
@@ -95,10 +99,10 @@ class Map(AbstractMap):
     fn: Function
     dt: Float[Array, ""]
 
-    def __init__(self, fn: Callable[[Any, Any], Any]):
+    def __init__(self, fn: Callable[[Any, Any], Any], *, dt: Any = 1.0):
         check_that(callable(fn), "fn", "be a function `fn(n, x)`", found(fn), TypeError)
         self.fn = Function(fn)
-        self.dt = _one()
+        self.dt = _time_per_step(dt)
 
     def step(self, n: IntScalarLike, x: PyTree) -> PyTree:
         """fn(n, x)."""
@@ -111,18 +115,19 @@ class RandomMap(AbstractMap):
     Args:
         fn: `fn(x, noise) -> x'`.
         path: `path(n)`, a pure function of the integer step, e.g. `WhiteNoise` or `MiniBatches`.
+        dt: Time per step; other than 1 where the map is the step of a stochastic differential equation.
     """
 
     fn: Function
     path: Function
     dt: Float[Array, ""]
 
-    def __init__(self, fn: Callable[[Any, Any], Any], path: Callable[[Any], Any]):
+    def __init__(self, fn: Callable[[Any, Any], Any], path: Callable[[Any], Any], *, dt: Any = 1.0):
         check_that(callable(fn), "fn", "be a function `fn(x, noise)`", found(fn), TypeError)
         check_that(callable(path), "path", "be a function of the step `path(n)`", found(path), TypeError)
         self.fn = Function(fn)
         self.path = Function(path)
-        self.dt = _one()
+        self.dt = _time_per_step(dt)
 
     def step(self, n: IntScalarLike, x: PyTree) -> PyTree:
         """fn(x, path(n))."""
