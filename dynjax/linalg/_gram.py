@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ._lanczos import orthogonalise
+from ._lanczos import direction
 
 
 def num_rows(operator: Any) -> int | None:
@@ -40,9 +40,7 @@ def largest_by_gram(
     basis = jnp.where(sound[:, None], images / jnp.sqrt(jnp.where(sound, values, 1))[:, None], 0)
 
     def fill(basis: Array, i: Array) -> tuple[Array, None]:
-        fresh = orthogonalise(basis, orthogonalise(basis, noise[i])[0])[0]
-        fresh = fresh / jnp.linalg.norm(fresh)
-        return basis.at[i].set(jnp.where(sound[i], basis[i], fresh)), None
+        return basis.at[i].set(jnp.where(sound[i], basis[i], direction(basis, noise[i]))), None
 
     basis, _ = lax.scan(fill, basis, jnp.arange(k))
     return basis[:k], jnp.maximum(values[0], 0)

@@ -325,8 +325,7 @@ def _consider(state: State, plan: Plan, tol: Float[Array, ""], noise: Float[Arra
         lambda: _restart(state._replace(values=values, residuals=residuals), ritz, plan, tol, noise, searching),
         lambda: state,
     )
-    phase = jnp.where(searching, _SEARCH, jnp.where(searched, state.phase, _ITERATE))
-    phase = jnp.where(converged | given_up, _VERIFY, phase)
+    phase = jnp.where(converged | given_up, _VERIFY, jnp.where(searching, _SEARCH, _ITERATE))
     return state._replace(
         phase=jnp.where(jnp.isfinite(scale), phase, _DONE),
         current=jnp.where(phase == _VERIFY, _matmul(signs, state.basis[: plan.wanted]), state.current),
@@ -353,7 +352,6 @@ def _restart(
 
     compress = lambda rows: _matmul(rows, coefficients.T)
     rows = lambda array: lax.dynamic_slice_in_dim(array, state.position, block)
-    move = lambda target, source, at: target.at[at : at + block].set(source)
     basis = jnp.zeros_like(state.basis).at[:kept].set(_matmul(coefficients, state.basis[:size]))
     alive = jnp.zeros_like(state.alive).at[:kept].set(keep)
     projected = jnp.zeros_like(state.projected)
@@ -366,11 +364,12 @@ def _restart(
         following, couplings, there = (
             jnp.where(searching, jnp.zeros_like(a), a) for a in (following, couplings, there)
         )
-    basis, alive = move(basis, following, kept), move(alive, there, kept)
-    projected = projected.at[kept : kept + block, :kept].set(couplings)
+    tail = slice(kept, kept + block)
+    basis, alive = basis.at[tail].set(following), alive.at[tail].set(there)
+    projected = projected.at[tail, :kept].set(couplings)
     if plan.searches:
         fresh = _replaced_where(
-            searching, lambda: _direction(basis, jnp.roll(noise, -1 - state.num_products)), basis[kept]
+            searching, lambda: direction(basis, jnp.roll(noise, -1 - state.num_products)), basis[kept]
         )
         basis, alive = basis.at[kept].set(fresh), alive.at[kept].set(norm(fresh) > 0.5)
     return state._replace(
@@ -415,11 +414,11 @@ def _append(
     beta = norm(w)
     whole = beta > threshold
     broken = ~(whole | jnp.isnan(beta))
-    v = _replaced_where(broken, lambda: _direction(basis, noise), w / jnp.where(whole, beta, 1))
+    v = _replaced_where(broken, lambda: direction(basis, noise), w / jnp.where(whole, beta, 1))
     return h, jnp.where(whole, beta, 0), v
 
 
-def _direction(basis: Float[Array, "rows dim"], noise: Float[Array, " dim"]) -> Float[Array, " dim"]:
+def direction(basis: Float[Array, "rows dim"], noise: Float[Array, " dim"]) -> Float[Array, " dim"]:
     """The unit vector along `noise` orthogonal to the rows of `basis`; zero if they span everything."""
     floor = 10 * jnp.finfo(noise.dtype).eps * math.sqrt(noise.size)
 

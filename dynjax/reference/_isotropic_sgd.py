@@ -95,7 +95,7 @@ class _Shells:
 
     def mean_log_determinant(self) -> Float[Array, ""]:
         """E log abs(1 - eta R^2)."""
-        return jnp.sum(self.weights * _log_one_minus(self.growth, jnp.abs(self.error)))
+        return jnp.sum(self.weights * log_one_minus(self.growth, jnp.abs(self.error)))
 
     def mean_log_volume(self, k: Float[Array, ""]) -> Float[Array, ""]:
         """E log(1 - c B) / 2 with c = eta R^2 (2 - eta R^2), so that 1 - c B = (1 - B) + B e^2; B ~ Beta(k/2, (d - k)/2)."""
@@ -104,11 +104,11 @@ class _Shells:
         a, b = k / 2, (self.dimension - k) / 2
         density = jnp.exp((a - 1) * rule.log_t + (b - 1) * rule.log_one_minus_t - betaln(a, b))
         growth, error = self.growth[:, None], self.error[:, None]
-        values = _log_one_minus(growth * (2 - growth) * rule.t, rule.one_minus_t + rule.t * error**2)
+        values = log_one_minus(growth * (2 - growth) * rule.t, rule.one_minus_t + rule.t * error**2)
         return jnp.sum(self.weights * jnp.sum(values * (density * rule.weights), axis=1)) / 2
 
 
-def _log_one_minus(x: Array, one_minus_x: Array) -> Array:
+def log_one_minus(x: Array, one_minus_x: Array) -> Array:
     """log(1 - x) for x < 1 or abs(1 - x) for any, given both to full relative accuracy."""
     small = jnp.abs(x) < 0.5
     return jnp.where(small, jnp.log1p(-jnp.where(small, x, 0)), jnp.log(jnp.where(small, 1, one_minus_x)))

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from .._core import check_positive, check_that
 from ._arrays import check_non_negative, check_vector, floats
-from ._isotropic_sgd import isotropic_sgd_critical_learning_rate, isotropic_sgd_exponents
+from ._isotropic_sgd import isotropic_sgd_critical_learning_rate, isotropic_sgd_exponents, log_one_minus
 from ._root import bisect, newton
 
 
@@ -184,9 +184,7 @@ def _problem(learning_rate: Array | float, curvatures: Array, weights: Array | N
 
 
 def _mean_log(eta: Array, h: Array, p: Array) -> Array:
-    factor = jnp.abs(1 - eta * h)
-    small = eta * h < 0.5
-    log = jnp.where(small, jnp.log1p(-jnp.where(small, eta * h, 0)), jnp.log(jnp.where(small, 1, factor)))
+    log = log_one_minus(eta * h, jnp.abs(1 - eta * h))
     return jnp.sum(jnp.where(p > 0, p * log, 0))
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import check_that, found
+from ._system import as_inexact
 
 _Maker = TypeVar("_Maker", bound=Callable[..., Any])
 _STARTS: dict[Callable[..., Any], Callable[..., Any]] = {}
@@ -51,9 +52,9 @@ def parameters(**values: Any) -> tuple[Array, ...]:
     """The parameters as floating arrays, so that they are traced."""
     arrays = []
     for name, value in values.items():
-        array = jnp.asarray(value)
+        array = as_inexact(value)
         check_that(not jnp.issubdtype(array.dtype, jnp.complexfloating), name, "be real", f"its dtype is {array.dtype}")
-        arrays.append(array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float)))
+        arrays.append(array)
     return tuple(arrays)
 
 

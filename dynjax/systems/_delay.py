@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._core import Function, Static, check_that, found, freeze, is_concrete, thaw
-from ._flow import as_number, as_slope, check_dt, clock
-from ._system import AbstractSystem, IntScalarLike
+from ._flow import as_slope, check_dt, clock
+from ._system import AbstractSystem, IntScalarLike, as_inexact, as_number
 from ._tableau import TABLEAUX, shifted
 
 # The distinct nodes of classical RK4, where the delayed values are needed.
@@ -208,12 +208,12 @@ class DelayFlow(AbstractSystem):
         """
         function = past if callable(past) else lambda t: past
         times = self.t0.astype(self.dt.dtype) - jnp.arange(self.size - 1).astype(self.dt.dtype) * self.dt
-        values = lambda t: jax.tree_util.tree_map(lambda leaf: _inexact(leaf), function(t))
+        values = lambda t: jax.tree_util.tree_map(as_inexact, function(t))
         ys, fs = jax.vmap(lambda t: jax.jvp(values, (t,), (jnp.ones_like(t),)))(times)
         first = jax.tree_util.tree_map(lambda leaf: leaf[0], ys)
         if y0 is not None:
             first = jax.tree_util.tree_map(
-                lambda p, q: jnp.broadcast_to(_inexact(q), p.shape).astype(p.dtype), first, y0
+                lambda p, q: jnp.broadcast_to(as_inexact(q), p.shape).astype(p.dtype), first, y0
             )
         # Slot 0 is t0 seen from the right, slots -1, -2, ... are t0, t0 - dt, ... seen from the left.
         ring = lambda leaf: jnp.concatenate([jnp.zeros_like(leaf[:1]), leaf[::-1]])
@@ -294,11 +294,6 @@ def _weighted(weights: list[Array], trees: list[PyTree]) -> PyTree:
         return sum(terms[1:], terms[0])
 
     return jax.tree_util.tree_map(leaf, *trees)
-
-
-def _inexact(leaf: Any) -> Array:
-    array = jnp.asarray(leaf)
-    return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(jnp.result_type(float))
 
 
 def _num_history(q: Any, xp: Any, num_history: int | None) -> int:

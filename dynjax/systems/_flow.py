@@ -23,16 +23,8 @@ from .._core import (
     thaw,
     tree_all_finite,
 )
-from ._system import AbstractSystem, IntScalarLike, tangent_space
+from ._system import AbstractSystem, IntScalarLike, as_number, tangent_space
 from ._tableau import TABLEAUX, runge_kutta_step
-
-
-def as_number(value: Any, argument: str) -> Float[Array, ""]:
-    """A real scalar array of a floating dtype; a floating array keeps its dtype."""
-    array = jnp.asarray(value)
-    check_that(array.ndim == 0, argument, "be a real scalar", found(array))
-    check_that(not jnp.issubdtype(array.dtype, jnp.complexfloating), argument, "be a real scalar", found(array))
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
 def check_dt(dt: Array, *, positive: bool) -> None:

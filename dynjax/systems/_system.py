@@ -74,11 +74,23 @@ class AbstractMap(AbstractSystem):
         return eqx.combine(image, still), jax.vmap(push)(v)
 
 
+def as_inexact(value: Any) -> Array:
+    """An array of a floating or complex dtype, which it keeps; anything else gets JAX's default floating one."""
+    array = jnp.asarray(value)
+    return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(jnp.result_type(float))
+
+
+def as_number(value: Any, argument: str) -> Float[Array, ""]:
+    """A real scalar array of a floating dtype; a floating array keeps its dtype."""
+    array = as_inexact(value)
+    real = array.ndim == 0 and not jnp.iscomplexobj(array)
+    check_that(real, argument, "be a real scalar", found(jnp.asarray(value)))
+    return array
+
+
 def _time_per_step(dt: Any) -> Float[Array, ""]:
     check_positive(dt, "dt")
-    dt = jnp.asarray(dt)
-    check_that(dt.ndim == 0, "dt", "be a scalar", found(dt))
-    return dt if jnp.issubdtype(dt.dtype, jnp.floating) else dt.astype(jnp.result_type(float))
+    return as_number(dt, "dt")
 
 
 class Map(AbstractMap):
