@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         networks as networks,
         reference as reference,
         report as report,
+        stability as stability,
         sweep as sweep,
         systems as systems,
         training as training,
@@ -39,6 +40,14 @@ if TYPE_CHECKING:
         trace as trace,
     )
     from .networks import MLP as MLP
+    from .stability import (
+        covariant_vectors as covariant_vectors,
+        finite_time_exponents as finite_time_exponents,
+        finite_time_field as finite_time_field,
+        lyapunov_spectrum as lyapunov_spectrum,
+        moment_function as moment_function,
+        tail_index as tail_index,
+    )
     from .systems import (
         DelayFlow as DelayFlow,
         Flow as Flow,
@@ -70,6 +79,7 @@ _ROOMS = (
     "networks",
     "reference",
     "report",
+    "stability",
     "sweep",
     "systems",
     "training",
@@ -88,6 +98,14 @@ _NAMES = {
     ),
     "linalg": ("diagonal", "effective_dimension", "eigsh", "spectral_density", "trace"),
     "networks": ("MLP",),
+    "stability": (
+        "covariant_vectors",
+        "finite_time_exponents",
+        "finite_time_field",
+        "lyapunov_spectrum",
+        "moment_function",
+        "tail_index",
+    ),
     "systems": (
         "DelayFlow",
         "Flow",

@@ -1,6 +1,7 @@
 """Ground floor: pytree vector algebra, argument checks, static parts of pytrees, status codes."""
 
 from ._checks import (
+    check_count as check_count,
     check_positive as check_positive,
     check_scalar_loss as check_scalar_loss,
     check_that as check_that,

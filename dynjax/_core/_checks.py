@@ -35,6 +35,12 @@ def check_positive(value: Any, argument: str) -> None:
         check_that(bool(np.all(np.isfinite(array) & (array > 0))), argument, "be positive and finite", f"found {value}")
 
 
+def check_count(value: Any, argument: str, least: int = 1) -> None:
+    """Raise unless `value` is a Python integer of at least `least`: counts and sizes are static."""
+    good = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+    check_that(bool(good), argument, f"be an integer of at least {least}", f"found {value!r}")
+
+
 def check_scalar_loss(loss: Any, params: Any, args: tuple[Any, ...], *, name: str = "loss") -> None:
     """Raise unless `loss(params, *args)` is one real number; nothing is computed, only shapes are followed.
 

@@ -11,6 +11,8 @@ from jaxtyping import Array, Bool, Int8
 class Status(enum.IntEnum):
     """How a computation ended, as an int8.
 
+    `INACCURATE`: there is a number, but rounding may have spoiled it; the function says how to do better.
+
     The numbers are part of the store format: a code is never renumbered, new ones are added at the end.
     """
 
@@ -23,6 +25,7 @@ class Status(enum.IntEnum):
     OOM = 6
     TIMEOUT = 7
     ERROR = 8
+    INACCURATE = 9
 
 
 def status_of_diffrax(result: Any, finite: Bool[Array, ""] | bool) -> Int8[Array, ""]:

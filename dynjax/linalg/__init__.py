@@ -3,5 +3,5 @@
 from ._density import SpectralDensity as SpectralDensity, spectral_density as spectral_density
 from ._effective_dimension import effective_dimension as effective_dimension
 from ._eigsh import EigenResult as EigenResult, eigsh as eigsh
-from ._estimate import Estimate as Estimate
+from ._estimate import Estimate as Estimate, student_factor as student_factor
 from ._trace import diagonal as diagonal, trace as trace

@@ -36,8 +36,8 @@ class Estimate(eqx.Module):
         return f"{self.value} +- {self.standard_error} ({self.num_samples} samples)"
 
 
-def student_factor(num_samples: int, confidence: float) -> float:
-    """Half-width of the two-sided Student interval in standard errors."""
+def student_factor(num_samples: float, confidence: float) -> float:
+    """Half-width of the two-sided Student interval in standard errors, with `num_samples - 1` degrees of freedom."""
     check_that(0 < confidence < 1, "confidence", "be between 0 and 1", f"found {confidence}")
     return float(stdtrit(max(num_samples - 1, 1), 0.5 + confidence / 2))
 

@@ -39,4 +39,9 @@ from ._system import (
     RandomMap as RandomMap,
     tangent_space as tangent_space,
 )
-from ._trajectory import Trajectory as Trajectory, evolve as evolve, trajectory as trajectory
+from ._trajectory import (
+    Trajectory as Trajectory,
+    check_system as check_system,
+    evolve as evolve,
+    trajectory as trajectory,
+)

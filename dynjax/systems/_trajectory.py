@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int8, PyTree
 
-from .._core import Status, check_that, found, split_inexact, tree_all_finite
+from .._core import Status, check_count, check_that, found, split_inexact, tree_all_finite
 from ._system import AbstractSystem, IntScalarLike
 
 
@@ -33,20 +33,20 @@ class Trajectory(eqx.Module):
         return f"Trajectory({self.steps.shape[0]} states, steps {self.steps[0]} to {self.steps[-1]})"
 
 
-def _check_system(system: Any) -> None:
+def check_system(system: Any, x0: PyTree) -> None:
+    """Raise unless `system` is a dynjax system and structure, shapes and dtypes of `x0` are a fixed point of its `step`.
+
+    Args:
+        system: what should be a system.
+        x0: what should be a state of it.
+
+    Raises:
+        TypeError: if `system` is no `AbstractSystem`.
+        ValueError: if `step` returns something that is not like `x0`.
+    """
     check_that(
         isinstance(system, AbstractSystem), "system", "be a dynjax system such as `Map`", found(system), TypeError
     )
-
-
-def _check_count(value: Any, argument: str, least: int) -> None:
-    check_that(
-        isinstance(value, int) and value >= least, argument, f"be an integer of at least {least}", f"found {value!r}"
-    )
-
-
-def _check_step(system: AbstractSystem, x0: PyTree) -> None:
-    """Structure, shapes and dtypes must be a fixed point of `step`."""
     before = eqx.filter_eval_shape(lambda x: x, x0)
     after = eqx.filter_eval_shape(system.step, jnp.zeros((), int), x0)
     same = jax.tree_util.tree_structure(before) == jax.tree_util.tree_structure(after)  # type: ignore[operator]
@@ -92,9 +92,8 @@ def evolve(system: AbstractSystem, x0: PyTree, *, num_steps: int, start: IntScal
         TypeError: if `system` is no dynjax system.
         ValueError: if `num_steps` is negative, or `x0` does not have the structure that `step` returns.
     """
-    _check_system(system)
-    _check_count(num_steps, "num_steps", 0)
-    _check_step(system, x0)
+    check_count(num_steps, "num_steps", 0)
+    check_system(system, x0)
     return _evolve(system, x0, jnp.asarray(start), num_steps)
 
 
@@ -156,11 +155,10 @@ def trajectory(
         TypeError: if `system` is no dynjax system.
         ValueError: if the counts do not fit, or `x0` does not have the structure that `step` returns.
     """
-    _check_system(system)
-    _check_count(num_steps, "num_steps", 1)
-    _check_count(save_every, "save_every", 1)
+    check_count(num_steps, "num_steps", 1)
+    check_count(save_every, "save_every", 1)
     check_that(
         num_steps % save_every == 0, "save_every", "divide `num_steps`", f"{save_every} does not divide {num_steps}"
     )
-    _check_step(system, x0)
+    check_system(system, x0)
     return _trajectory(system, x0, jnp.asarray(start), num_steps, save_every, observe)

@@ -1,0 +1,88 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dynjax.stability import batch_means
+
+
+def autoregressive(rng, a, shape, num_runs):
+    """AR(1) with unit innovations: variance 1/(1 - a^2), integrated autocorrelation time (1 + a)/(1 - a)."""
+    noise = rng.standard_normal((shape, num_runs))
+    x = np.empty_like(noise)
+    x[0] = noise[0] / np.sqrt(1 - a**2)
+    for i in range(1, shape):
+        x[i] = a * x[i - 1] + noise[i]
+    return x.T
+
+
+def test_standard_error_of_independent_entries_is_that_of_the_formula(x64):
+    x = np.random.default_rng(0).standard_normal(9)
+    result = batch_means(jnp.asarray(x))
+    means = np.array([x[i : i + 3].mean() for i in range(7)])
+    expected = np.sqrt(3 / (6 * 7) * np.sum((means - x.mean()) ** 2))
+    np.testing.assert_allclose(result.standard_error, expected, rtol=1e-12)
+    np.testing.assert_allclose(result.mean, x.mean(), rtol=1e-14)
+
+
+@pytest.mark.parametrize("a", [0.0, 0.8, 0.97])
+def test_error_bars_cover_and_times_agree_for_autoregressive_series(x64, a):
+    num_bins, inside, num_runs = 400, 32, 400
+    x = autoregressive(np.random.default_rng(1), a, num_bins * inside, num_runs)
+    bins = jnp.asarray(x.reshape(num_runs, num_bins, inside).mean(axis=-1))
+    result = jax.vmap(lambda b, v: batch_means(b, samples_per_bin=inside, sample_variance=v))(
+        bins, jnp.asarray(x.var(axis=1))
+    )
+    lower, upper = result.interval(0.95)
+    cover = float(jnp.mean((lower < 0) & (upper > 0)))
+    assert 0.95 - 3 * np.sqrt(0.05 * 0.95 / num_runs) - 0.02 < cover <= 1  # batches of finite length lose up to 2 %
+    time = (1 + a) / (1 - a)
+    spread = float(jnp.std(result.autocorrelation_time)) / np.sqrt(num_runs)
+    # A batch of b samples misses a part time / b of the sum of correlations.
+    assert abs(float(jnp.mean(result.autocorrelation_time)) - time) < 3 * spread + time * time / (20 * inside)
+    np.testing.assert_allclose(
+        result.effective_sample_size * result.autocorrelation_time, num_bins * inside, rtol=1e-12
+    )
+
+
+def test_drift_is_a_standard_normal_for_a_settled_series_and_large_for_a_trend(x64):
+    x = jnp.asarray(np.random.default_rng(2).standard_normal((512, 300)))
+    drift = batch_means(x).drift
+    assert 0.85 < float(jnp.std(drift)) < 1.25
+    assert abs(float(jnp.mean(drift))) < 3 / np.sqrt(300) * 1.1
+    assert (
+        float(batch_means(x[:, 0] + jnp.linspace(0, 3, 512)).drift) > 3
+    )  # a pure trend counts as noise too, so it cannot exceed 4.7
+
+
+def test_required_samples_scale_with_the_square_of_the_error(x64):
+    result = batch_means(jnp.asarray(np.random.default_rng(3).standard_normal(256)), samples_per_bin=4)
+    wanted = float(result.standard_error) / 3
+    np.testing.assert_allclose(result.required_samples(wanted), 9 * 1024, rtol=1e-12)
+
+
+def test_minus_infinity_is_a_mean_and_nan_spoils_everything(x64):
+    x = jnp.asarray(np.random.default_rng(4).standard_normal((64, 3))).at[5, 1].set(-jnp.inf).at[7, 2].set(jnp.nan)
+    result = batch_means(x)
+    assert np.isfinite(result.mean[0])
+    assert result.mean[1] == -jnp.inf
+    assert result.standard_error[1] == 0
+    assert np.isnan(result.mean[2])
+    assert np.isnan(result.standard_error[2])
+
+
+def test_one_entry_has_an_infinite_error(x64):
+    result = batch_means(jnp.ones((1,)))
+    assert float(result.mean) == 1
+    assert float(result.standard_error) == np.inf
+
+
+def test_constants_have_no_error(x64):
+    result = batch_means(jnp.full((100,), 0.1))
+    assert float(result.standard_error) < 1e-15
+    assert float(result.autocorrelation_time) == 1 or float(result.standard_error) > 0
+
+
+def test_empty_series_are_refused():
+    with pytest.raises(ValueError, match="Argument `series` must hold at least one bin"):
+        batch_means(jnp.zeros((0, 2)))
