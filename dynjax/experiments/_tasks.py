@@ -16,7 +16,7 @@ from ..networks import MLP, xavier_normal
 
 ActivationName = Literal["tanh", "relu", "elu", "gelu", "softplus", "sigmoid", "identity"]
 LossName = Literal["mse", "cross-entropy"]
-NAMED_TASKS = ("digits", "chebyshev", "deep-linear")
+NAMED_TASKS = ("digits", "digits-parity", "chebyshev", "deep-linear")
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "tanh": jnp.tanh,
@@ -86,9 +86,10 @@ def make_task(
     """The task of a name or of a file.
 
     Args:
-        name: `"digits"` (scikit-learn's 8 x 8 images, the first 500 unless `num_samples` says otherwise), `"chebyshev"`
-            (a Chebyshev polynomial on 20 points, one hidden layer of 100), `"deep-linear"` (20 linear layers of width 50),
-            or the path of a data file that `dynjax.data.load` reads.
+        name: `"digits"` (scikit-learn's 8 x 8 images, the first 500 unless `num_samples` says otherwise), `"digits-parity"`
+            (the first 100, every pixel standardised, with target 1 for odd digits and -1 for even ones), `"chebyshev"` (a
+            Chebyshev polynomial on 20 points, one hidden layer of 100), `"deep-linear"` (20 linear layers of width 50), or
+            the path of a data file that `dynjax.data.load` reads.
         hidden: widths of the hidden layers; each task has its own default.
         activation: name of the activation function.
         loss: `"mse"` (one-hot targets where the data are labels) or `"cross-entropy"`.
@@ -112,6 +113,11 @@ def make_task(
     if name == "deep-linear":
         check_that(loss == "mse", "loss", "be mse for a regression task", f"found {loss!r}")
         return _deep_linear(hidden or (50,) * 19)
+    if name == "digits-parity":
+        check_that(loss == "mse", "loss", "be mse for a regression task", f"found {loss!r}")
+        inputs, labels = data.digits(num_samples or 100, seed=None, dtype=np.float64)
+        targets = (2.0 * (labels % 2) - 1)[:, None]
+        return _task(name, inputs, targets, (inputs.shape[1], *(hidden or (64, 64)), 1), activation, loss)
     if name == "digits":
         inputs, labels = data.digits(num_samples or 500, seed=None, scale=1 / 8)
         return _classification("digits", inputs, labels, hidden or (64, 64), activation, loss)

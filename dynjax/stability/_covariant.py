@@ -26,7 +26,7 @@ class CovariantVectors(eqx.Module):
             the i-th exponent, forwards and backwards in time. Their signs are continued along the orbit by the tangent map.
         growth: the growth rates of the vectors from each saved point to the next, per unit of time, `(num_saved, k)`.
         exponents: their means, the exponents, `(k,)`.
-        standard_error: of the exponents, by batch means, `(k,)`.
+        standard_error: of the exponents, `(k,)`.
         status: `OK` or `NONFINITE`.
     """
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..systems import AbstractSystem, DelayFlow, Flow
 from ._frame import FrameSpace, orthonormal_rows
 
-_TARGET_BINS = 512
+_TARGET_BINS = 2048
 _MAX_BINS = 2**16
 
 
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(num_steps: int, burn_in: int, qr_every: int, blocks: int | None = None) -> Plan:
-    """Divide a run into bins, about 512; the burn-in is rounded up to whole bins.
+    """Divide a run into bins, about 2,048; the burn-in is rounded up to whole bins.
 
     Raises:
         ValueError: if more than 65,536 blocks do not divide into a reasonable number of bins.
@@ -66,7 +66,7 @@ def make_plan(num_steps: int, burn_in: int, qr_every: int, blocks: int | None = 
 def _blocks_in_bin(num_blocks: int) -> int | None:
     if num_blocks <= _TARGET_BINS:
         return 1
-    fair = [b for b in range(max(1, num_blocks // 2048), num_blocks // 128 + 1) if num_blocks % b == 0]
+    fair = [b for b in range(max(1, num_blocks // 4096), num_blocks // 256 + 1) if num_blocks % b == 0]
     if fair:
         return min(fair, key=lambda b: abs(num_blocks / b - _TARGET_BINS))
     return 1 if num_blocks <= _MAX_BINS else None

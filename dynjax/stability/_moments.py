@@ -20,7 +20,7 @@ class MomentFunction(eqx.Module):
     Attributes:
         p: the orders, `(num_orders,)`.
         values: L(p), per unit of time.
-        standard_error: of the values, by batch means over time; it does not hold the bias of a finite population.
+        standard_error: of the values, over time; it does not hold the bias of a finite population.
         effective_walkers: mean effective number of walkers between two resamplings, `1 / sum w^2` of their weights; where it
             is a small part of `num_walkers`, the value is carried by a few and biased towards zero growth.
         status: `OK`, `NONFINITE`, or `INACCURATE` where the effective number of walkers is below 10 at some order.

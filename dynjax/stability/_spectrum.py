@@ -20,7 +20,7 @@ from ._progress import Progress
 
 DENSE_LIMIT = 64
 _SEGMENT_SECONDS = 0.5
-_MERGE_ABOVE = 4096
+_MERGE_ABOVE = 8192
 
 
 class LyapunovState(eqx.Module):
@@ -48,7 +48,7 @@ class LyapunovSpectrum(eqx.Module):
 
     Attributes:
         exponents: `(k,)`, descending; -inf where a direction is contracted to nothing.
-        standard_error: of each exponent, by batch means, `(k,)`; correlations in time are taken into account.
+        standard_error: of each exponent, `(k,)`; correlations in time are taken into account.
         autocorrelation_time: integrated autocorrelation time of the local growth, `(k,)`, in units of time.
         effective_sample_size: as many independent samples would have had the same error, `(k,)`.
         drift: second half of the run minus the first, in standard errors of that difference, `(k,)`; values beyond 3
@@ -79,7 +79,7 @@ class LyapunovSpectrum(eqx.Module):
     total_time: Float[Array, ""]
     status: Int8[Array, ""]
     state: LyapunovState
-    degrees_of_freedom: float = eqx.field(static=True)
+    degrees_of_freedom: int = eqx.field(static=True)
 
     def interval(self, confidence: float = 0.95) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
         """Lower and upper ends of the two-sided Student intervals of the exponents."""
@@ -123,7 +123,7 @@ def lyapunov_spectrum(
 
     State and frame are burnt in first: it takes a time of some 1/(lambda_i - lambda_{i+1}) until the frame has turned into
     the directions that belong to the exponents, and the bias of starting at once, of order 1/T, does not average out over
-    seeds. Standard errors come from overlapping batch means (see `batch_means`).
+    seeds. Standard errors come from the lowest frequencies of the growth (see `batch_means`).
 
     It runs inside other people's `jit`, `vmap` (over states, systems and keys) and, with restrictions, `grad`: of linear
     cocycles over independent factors (random matrices, SGD at an interpolation solution) the derivative of the sum is
@@ -139,7 +139,7 @@ def lyapunov_spectrum(
         num_steps: steps that are averaged over, static; a multiple of `qr_every`.
         k: number of exponents, at most the dimension of the tangent space (complex leaves count twice); all of them if
             not given, which is refused above 64 dimensions.
-        burn_in: steps before the average starts, rounded up to whole bins (about 1/512 of the run);
+        burn_in: steps before the average starts, rounded up to whole bins (about 1/2,000 of the run);
             by default a tenth of `num_steps`, and none where `state` is given.
         qr_every: steps between factorisations, static. By default 1 for maps, and for flows and delay equations what is
             safe in the precision at hand: 5 in double, 2 in single precision for a `Flow`. A frame may collapse by

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -18,7 +19,10 @@ def _lorenz63(t: Any, y: Array, args: Any) -> Array:
 
 def _lorenz96(t: Any, y: Array, args: Any) -> Array:
     (forcing,) = like(args, y)
-    return (jnp.roll(y, -1) - jnp.roll(y, 2)) * jnp.roll(y, 1) - y + forcing
+    # One copy with the ends repeated, and a barrier behind it: fused, every entry decides anew where it comes from, and a
+    # step with ten tangents took 10 us in place of 3.5 on a CPU.
+    ring = jax.lax.optimization_barrier(jnp.concatenate([y[-2:], y, y[:1]]))
+    return (ring[3:] - ring[:-3]) * ring[1:-2] - y + forcing
 
 
 def _rossler(t: Any, y: Array, args: Any) -> Array:

@@ -89,9 +89,9 @@ def test_newman_spectrum_with_the_right_standard_errors(x64):
     assert_within(result, reference.gaussian_product_exponents(3))
     exact = np.sqrt(np.asarray(reference.gaussian_product_variances(3)) / n)
     np.testing.assert_allclose(exact, [1.53e-3, 2.03e-3, 3.51e-3], rtol=5e-3)
-    # 34 degrees of freedom: a standard error is known to one part in sqrt(68).
-    assert np.all(np.abs(result.standard_error / exact - 1) < 3 / np.sqrt(68))
-    np.testing.assert_allclose(result.autocorrelation_time, 1, atol=0.6)
+    # 20 degrees of freedom: a standard error is known to one part in sqrt(40).
+    assert np.all(np.abs(result.standard_error / exact - 1) < 3 / np.sqrt(40))
+    np.testing.assert_allclose(result.autocorrelation_time, 1, atol=0.9)
 
 
 def test_complex_matrices_give_each_exponent_twice(x64):
@@ -232,7 +232,7 @@ def test_a_resumed_run_is_the_run_in_one_piece(x64):
 def test_bins_are_merged_when_runs_are_resumed_again_and_again(x64, monkeypatch):
     from dynjax.stability import _spectrum
 
-    monkeypatch.setattr(_spectrum, "_MERGE_ABOVE", 1_000)
+    monkeypatch.setattr(_spectrum, "_MERGE_ABOVE", 4_000)
     system = gaussian_product(2)
     result = lyapunov_spectrum(system, jnp.zeros(2), num_steps=15_000, burn_in=0)
     blocks = result.state.blocks
