@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .linalg import (
         diagonal as diagonal,
         effective_dimension as effective_dimension,
+        eigs as eigs,
         eigsh as eigsh,
         spectral_density as spectral_density,
         trace as trace,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
         covariant_vectors as covariant_vectors,
         finite_time_exponents as finite_time_exponents,
         finite_time_field as finite_time_field,
+        fixed_point as fixed_point,
+        floquet_multipliers as floquet_multipliers,
         lyapunov_spectrum as lyapunov_spectrum,
         moment_function as moment_function,
         tail_index as tail_index,
@@ -65,6 +68,8 @@ if TYPE_CHECKING:
         SharpnessTracker as SharpnessTracker,
         TrainingMap as TrainingMap,
         edge_ratio as edge_ratio,
+        find_interpolation as find_interpolation,
+        minimum_stability as minimum_stability,
         preconditioner as preconditioner,
         stability_threshold as stability_threshold,
     )
@@ -96,12 +101,14 @@ _NAMES = {
         "sharpness",
         "tangent_kernel",
     ),
-    "linalg": ("diagonal", "effective_dimension", "eigsh", "spectral_density", "trace"),
+    "linalg": ("diagonal", "effective_dimension", "eigs", "eigsh", "spectral_density", "trace"),
     "networks": ("MLP",),
     "stability": (
         "covariant_vectors",
         "finite_time_exponents",
         "finite_time_field",
+        "fixed_point",
+        "floquet_multipliers",
         "lyapunov_spectrum",
         "moment_function",
         "tail_index",
@@ -119,7 +126,15 @@ _NAMES = {
         "evolve",
         "trajectory",
     ),
-    "training": ("SharpnessTracker", "TrainingMap", "edge_ratio", "preconditioner", "stability_threshold"),
+    "training": (
+        "SharpnessTracker",
+        "TrainingMap",
+        "edge_ratio",
+        "find_interpolation",
+        "minimum_stability",
+        "preconditioner",
+        "stability_threshold",
+    ),
 }
 _HOME = {name: room for room, names in _NAMES.items() for name in names}
 

@@ -11,6 +11,8 @@ from ._finite_time import (
     finite_time_exponents as finite_time_exponents,
     finite_time_field as finite_time_field,
 )
+from ._fixed_point import FixedPoint as FixedPoint, fixed_point as fixed_point
+from ._floquet import PeriodicOrbit as PeriodicOrbit, floquet_multipliers as floquet_multipliers
 from ._moments import (
     MomentFunction as MomentFunction,
     TailIndex as TailIndex,

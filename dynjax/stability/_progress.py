@@ -20,7 +20,12 @@ class Progress:
         self.label, self.total, self.show = label, total, show
         self.start = time.monotonic()
         self.next = self.start + patience
+        self.first = 0
         self.shown = False
+
+    def begin(self, done: int) -> None:
+        """Reckon the speed from here, with `done` steps finished: what came before was compilation."""
+        self.first, self.start = done, time.monotonic()
 
     def update(self, done: int) -> None:
         """Tell that `done` steps are finished."""
@@ -28,7 +33,7 @@ class Progress:
         if not self.show or now < self.next or done >= self.total:
             return
         terminal = sys.stderr.isatty()
-        left = (now - self.start) * (self.total - done) / max(done, 1)
+        left = (now - self.start) * (self.total - done) / max(done - self.first, 1)
         text = f"{self.label}: {100 * done / self.total:.0f} % of {self.total:,} steps, about {left:.0f} s left"
         print(f"\r{text}\033[K" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
         self.shown = self.shown or terminal

@@ -260,7 +260,7 @@ def _segment(
 def _run_from_host(
     system: AbstractSystem, x0: PyTree, carry: Carry, growth: Growth, plan: Plan, show: bool
 ) -> tuple[Carry, Growth]:
-    """Segments of half a second, one compiled program; the first one, a single bin, tells how fast it goes."""
+    """Segments of half a second, one compiled program, the first ones short."""
     begin, total = -plan.burn_bins, plan.burn_bins + plan.num_bins
     in_bin = plan.qr_every * plan.blocks
     progress = Progress("lyapunov_spectrum", total * in_bin, show=show)
@@ -272,8 +272,12 @@ def _run_from_host(
         carry, growth = jax.block_until_ready(_segment(system, x0, carry, growth, plan, *bounds))
         taken = max(time.monotonic() - clock, 1e-6)
         done += length
-        length = max(1, int(length * _SEGMENT_SECONDS / taken), length if done == 1 else 1)
-        progress.update(done * in_bin)
+        if done == 1:
+            progress.begin(in_bin)
+            length = min(total, 8)  # the time of the first bin was compilation
+        else:
+            length = max(1, int(length * _SEGMENT_SECONDS / taken))
+            progress.update(done * in_bin)
     progress.close()
     return carry, growth
 

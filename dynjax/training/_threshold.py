@@ -72,12 +72,12 @@ def stability_threshold(optimizer: Any, opt_state: Any = None, *, dtype: Any = N
         Cohen et al. 2022, Adaptive gradient methods at the edge of stability (arXiv:2207.14484).
     """
     check_optimizer(optimizer)
-    problem = _linear_problem(optimizer, opt_state, jnp.dtype(jnp.result_type(float) if dtype is None else dtype))
+    problem = linear_problem(optimizer, opt_state, jnp.dtype(jnp.result_type(float) if dtype is None else dtype))
     return _first_crossing(*problem)
 
 
 @eqx.filter_jit
-def _linear_problem(optimizer: Any, opt_state: Any, dtype: Any) -> tuple[Array, Array, Array]:
+def linear_problem(optimizer: Any, opt_state: Any, dtype: Any) -> tuple[Array, Array, Array]:
     coordinate = Coordinate(optimizer, dtype)
     return _linear_step(coordinate, *read_shared(coordinate, opt_state))
 
