@@ -67,10 +67,14 @@ if TYPE_CHECKING:
     from .training import (
         SharpnessTracker as SharpnessTracker,
         TrainingMap as TrainingMap,
+        critical_learning_rate as critical_learning_rate,
         edge_ratio as edge_ratio,
         find_interpolation as find_interpolation,
         minimum_stability as minimum_stability,
         preconditioner as preconditioner,
+        sgd_exponent as sgd_exponent,
+        sgd_stability as sgd_stability,
+        stability_diagram as stability_diagram,
         stability_threshold as stability_threshold,
     )
 
@@ -129,10 +133,14 @@ _NAMES = {
     "training": (
         "SharpnessTracker",
         "TrainingMap",
+        "critical_learning_rate",
         "edge_ratio",
         "find_interpolation",
         "minimum_stability",
         "preconditioner",
+        "sgd_exponent",
+        "sgd_stability",
+        "stability_diagram",
         "stability_threshold",
     ),
 }

@@ -63,7 +63,9 @@ running = np.cumsum(np.asarray(result.history), axis=0) / np.arange(1, len(time)
 error = float(result.standard_error[0]) * np.sqrt(time[-1] / time)
 axes[0].plot(time, running[:, 0], lw=1)
 axes[0].fill_between(time, 0.9056 - 2 * error, 0.9056 + 2 * error, alpha=0.15)
-axes[0].set(xscale="log", xlabel="time", title="running mean of $\\lambda_1$, and the band $\\pm 2$ s.e.", ylim=(0.6, 1.2))
+axes[0].set(
+    xscale="log", xlabel="time", title="running mean of $\\lambda_1$, and the band $\\pm 2$ s.e.", ylim=(0.6, 1.2)
+)
 path = dj.trajectory(lorenz, jnp.ones(3), num_steps=6000, save_every=2).ys
 axes[1].plot(path[:, 0], path[:, 2], lw=0.4)
 axes[1].set(title="the attractor", xlabel="x", ylabel="z")
@@ -74,7 +76,9 @@ figure.tight_layout()
 
 # %%
 longer = dj.lyapunov_spectrum(lorenz, None, num_steps=steps(400_000), state=result.state)
-print(f"{float(result.standard_error[0]):.2g} -> {float(longer.standard_error[0]):.2g}, time {float(longer.total_time):g}")
+print(
+    f"{float(result.standard_error[0]):.2g} -> {float(longer.standard_error[0]):.2g}, time {float(longer.total_time):g}"
+)
 
 # %% [markdown]
 # ## 2. A parameter sweep is one compiled program
@@ -138,7 +142,7 @@ exponent, error = jax.jit(lambda g: jax.lax.map(leading_exponent, g))(gains)
 figure, ax = plt.subplots(figsize=(6, 2.8))
 ax.errorbar(gains, exponent, 2 * error, fmt="o-", ms=4, lw=1)
 ax.axhline(0, color="0.6", lw=0.8)
-ax.set(xlabel="gain of the recurrent weights", ylabel="$\\lambda_1$ per step", title="a driven gated cell: from fading memory to chaos")
+ax.set(xlabel="gain of the recurrent weights", ylabel="$\\lambda_1$ per step", title="a driven gated cell")
 figure.tight_layout()
 
 # %% [markdown]
