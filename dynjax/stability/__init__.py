@@ -1,6 +1,5 @@
 """The stability engine: Lyapunov exponents of anything that steps, with error bars."""
 
-from ._batch_means import SeriesStatistics as SeriesStatistics, batch_means as batch_means
 from ._covariant import CovariantVectors as CovariantVectors, covariant_vectors as covariant_vectors
 from ._dimension import (
     kaplan_yorke_dimension as kaplan_yorke_dimension,
@@ -24,3 +23,4 @@ from ._spectrum import (
     LyapunovState as LyapunovState,
     lyapunov_spectrum as lyapunov_spectrum,
 )
+from ._time_average import TimeAverage as TimeAverage, time_average as time_average

@@ -10,10 +10,10 @@ from jaxtyping import Array, Float, Int, Int8, PRNGKeyArray, PyTree
 
 from .._core import Status, check_count, check_that, tree_all_finite
 from ..systems import AbstractSystem, check_system, tangent_space
-from ._batch_means import batch_means
 from ._engine import Carry, advance_block, default_cadence, push_frame
 from ._frame import FrameSpace, orthonormal_rows, triangle
 from ._spectrum import check_num_vectors
+from ._time_average import time_average
 
 
 class CovariantVectors(eqx.Module):
@@ -195,7 +195,7 @@ def _ginelli(
     )
     saved = jax.tree_util.tree_map(lambda a: a[:num_saved], checkpoints)
     _, (vectors, growth) = lax.scan(back, c, saved, reverse=True)
-    statistics = batch_means(growth)
+    statistics = time_average(growth)
     finite = tree_all_finite(tangent_space(eqx.combine(final.x, static))[0]) & jnp.all(jnp.isfinite(vectors))
     return CovariantVectors(
         steps=saved.n,

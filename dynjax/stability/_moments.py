@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int8, PRNGKeyArray, PyTree
 
 from .._core import Status, check_count, check_that, found
 from ..systems import AbstractSystem, check_system
-from ._batch_means import batch_means
 from ._frame import FrameSpace
+from ._time_average import time_average
 
 
 class MomentFunction(eqx.Module):
@@ -134,7 +134,7 @@ def _moment_function(
     logs, effective = jax.vmap(lambda order: _clone(system, x0, order, burn + num, resample_every, num_walkers, key))(p)
     logs, effective = logs[:, burn:], effective[:, burn:]
     time = resample_every * jnp.abs(system(key).dt).astype(logs.dtype)
-    statistics = batch_means(logs.T / time)
+    statistics = time_average(logs.T / time)
     effective = jnp.mean(effective, axis=1)
     finite = jnp.all(jnp.isfinite(statistics.mean))
     code = jnp.where(jnp.any(effective < 10), int(Status.INACCURATE), int(Status.OK))

@@ -11,12 +11,12 @@ from jaxtyping import Array, Float, Int, Int8, PRNGKeyArray, PyTree
 from .._core import Status, check_count, check_that, found, is_concrete, tree_all_finite
 from ..linalg import student_factor
 from ..systems import AbstractSystem, check_system, tangent_space
-from ._batch_means import SeriesStatistics, batch_means
 from ._dimension import kaplan_yorke_dimension, kolmogorov_sinai_entropy
 from ._engine import Carry, Growth, Plan, default_cadence, empty_growth, make_plan, run_bins
 from ._frame import FrameSpace
 from ._guard import forbid_derivative, tangent_depends_on_state
 from ._progress import Progress
+from ._time_average import TimeAverage, time_average
 
 DENSE_LIMIT = 64
 _SEGMENT_SECONDS = 0.5
@@ -123,7 +123,7 @@ def lyapunov_spectrum(
 
     State and frame are burnt in first: it takes a time of some 1/(lambda_i - lambda_{i+1}) until the frame has turned into
     the directions that belong to the exponents, and the bias of starting at once, of order 1/T, does not average out over
-    seeds. Standard errors come from the lowest frequencies of the growth (see `batch_means`).
+    seeds. Standard errors come from the lowest frequencies of the growth (see `time_average`).
 
     It runs inside other people's `jit`, `vmap` (over states, systems and keys) and, with restrictions, `grad`: of linear
     cocycles over independent factors (random matrices, SGD at an interpolation solution) the derivative of the sum is
@@ -308,8 +308,8 @@ def _summarise(system: AbstractSystem, state: LyapunovState, complete: bool, his
     finite = jnp.where(jnp.isfinite(growth.means), growth.means, 0)
     between = state.blocks * jnp.sum((finite - jnp.mean(finite, axis=0)) ** 2, axis=0)
     variance = (jnp.sum(growth.squares, axis=0) + between) / max(num_bins * state.blocks - 1, 1) / block_time**2
-    each = batch_means(rates, samples_per_bin=state.blocks, sample_variance=variance)
-    total = batch_means(jnp.sum(rates, axis=1), samples_per_bin=state.blocks)
+    each = time_average(rates, samples_per_bin=state.blocks, sample_variance=variance)
+    total = time_average(jnp.sum(rates, axis=1), samples_per_bin=state.blocks)
     order = jnp.argsort(-each.mean)
     exponents = each.mean[order]
     return LyapunovSpectrum(
@@ -331,7 +331,7 @@ def _summarise(system: AbstractSystem, state: LyapunovState, complete: bool, his
     )
 
 
-def _status(state: LyapunovState, each: SeriesStatistics) -> Int8[Array, ""]:
+def _status(state: LyapunovState, each: TimeAverage) -> Int8[Array, ""]:
     finite = tree_all_finite(tangent_space(state.x)[0]) & ~jnp.any(jnp.isnan(each.mean) | (each.mean == jnp.inf))
     loss = jnp.mean(state.growth.loss)
     collapsed = (loss > jnp.finfo(loss.dtype).eps ** 0.25) | (jnp.any(each.mean == -jnp.inf) & (state.qr_every > 1))

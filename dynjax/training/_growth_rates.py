@@ -5,31 +5,31 @@ import jax.numpy as jnp
 from jax.scipy.special import betainc
 from jaxtyping import Array, Float
 
-from ..stability import SeriesStatistics, batch_means
+from ..stability import TimeAverage, time_average
 from ._sgd_cocycle import Growth
 
 
-def vector_statistics(growth: Growth) -> SeriesStatistics:
+def vector_statistics(growth: Growth) -> TimeAverage:
     """Mean growth of each vector, (rates, k)."""
-    return batch_means(growth.logs)
+    return time_average(growth.logs)
 
 
-def averaged_statistics(growth: Growth) -> SeriesStatistics:
+def averaged_statistics(growth: Growth) -> TimeAverage:
     r"""Mean growth of the first vector, (rates,), with its average over the next sample as a control variate.
 
     The growth x that was seen and its conditional mean y, averaged over the sample to come, have the same mean. Of all
-    x + beta (y - x), 0 <= beta <= 1, the one with the smallest variance is taken, for each rate, as estimated by batch means.
+    x + beta (y - x), 0 <= beta <= 1, the one with the smallest variance is taken, for each rate, as estimated by `time_average`.
     """
     x, y = growth.logs[:, :, 0], growth.averages
     usable = jnp.isfinite(x) & jnp.isfinite(y)
     gap = jnp.where(usable, y - x, 0)
     own, other, between = (
-        batch_means(s).standard_error ** 2 for s in (jnp.where(usable, x, 0), jnp.where(usable, y, 0), gap)
+        time_average(s).standard_error ** 2 for s in (jnp.where(usable, x, 0), jnp.where(usable, y, 0), gap)
     )
     covariance = (own + other - between) / 2
     good = jnp.isfinite(between) & (between > 0) & jnp.all(usable, axis=0)
     beta = jnp.where(good, (own - covariance) / jnp.where(good, between, 1), 0)
-    return batch_means(x + jnp.clip(beta, 0, 1) * gap)
+    return time_average(x + jnp.clip(beta, 0, 1) * gap)
 
 
 def sign_confidence(

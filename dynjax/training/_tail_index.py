@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..reference import scalar_sgd_tail_index
-from ..stability import batch_means
+from ..stability import time_average
 from ._batch_indices import independent_batches
 from ._normal_space import NormalSpace
 from ._volume import all_batches, batch_eigenvalues
@@ -55,7 +55,7 @@ def population_tail_index(
     """
     orders = jnp.asarray(_ORDERS, space.factor.dtype)
     series = _population(space, learning_rates, orders, batch_size, num_particles, num_steps, key)
-    statistics = batch_means(series)
+    statistics = time_average(series)
     slopes, errors = statistics.mean / orders, statistics.standard_error / orders
     at = sum(order < 2 for order in _ORDERS)
     insert = lambda table, first, second: jnp.concatenate(

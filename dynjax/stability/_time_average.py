@@ -8,7 +8,7 @@ from .._core import check_that, found
 from ..linalg import student_factor
 
 
-class SeriesStatistics(eqx.Module):
+class TimeAverage(eqx.Module):
     """A time average with its error bar. Arrays have the shape of one entry of the series.
 
     Attributes:
@@ -47,12 +47,12 @@ class SeriesStatistics(eqx.Module):
 _FREQUENCIES = 10
 
 
-def batch_means(
+def time_average(
     series: Float[Array, "num_bins ..."],
     *,
     samples_per_bin: int = 1,
     sample_variance: Float[Array, "..."] | None = None,
-) -> SeriesStatistics:
+) -> TimeAverage:
     r"""Mean of a stationary series and its standard error, correlations taken into account.
 
     The variance of the mean of m bins is the spectral density at frequency zero over m, and that is read off the lowest
@@ -73,7 +73,7 @@ def batch_means(
             `samples_per_bin` (the value for independent samples), if not given. Only the autocorrelation time needs it.
 
     Returns:
-        A `SeriesStatistics`. The cost is that of a few passes over the series.
+        A `TimeAverage`. The cost is that of a few passes over the series.
 
     Raises:
         ValueError: if the series is empty.
@@ -101,7 +101,7 @@ def batch_means(
     half = num // 2
     gap = jnp.mean(centred[num - half :], axis=0) - jnp.mean(centred[: max(half, 1)], axis=0)
     error = jnp.where(lost, 0, jnp.sqrt(variance))
-    return SeriesStatistics(
+    return TimeAverage(
         mean=jnp.where(lost, -jnp.inf, mean),
         standard_error=error,
         autocorrelation_time=time,
