@@ -1,4 +1,4 @@
-"""The command line: `dynjax demo`, `edge`, `report`, `verify`, `doctor`."""
+"""The command line: `dynjax demo`, `edge`, `sgd`, `bias`, `report`, `verify`, `doctor`."""
 
 import dataclasses
 import difflib
@@ -18,6 +18,8 @@ Neural networks and their training as dynamical systems.
 commands:
   demo       train on handwritten digits at eight learning rates, write a store and a report
   edge       an edge-of-stability sweep: learning rates x seeds on a task of your choice
+  sgd        which learning rates keep SGD at a solution: the Lyapunov exponent, its thresholds, and real runs
+  bias       which minima of f(x) = a b x gradient descent and SGD find, against the predicted edges
   report     write the HTML report of a store
   verify     check a store for damage; --repair computes damaged blocks again
   doctor     say which versions, devices, precision and cache will be used, and check one product
@@ -140,26 +142,46 @@ def _parse(kind: Any, arguments: list[str], command: str, **kwargs: Any) -> Any:
 
 def _edge(arguments: list[str]) -> int:
     """An edge-of-stability sweep."""
+    about = "Train one network at many learning rates at once and follow the sharpness of every lane."
+    return _experiment("edge", "edge-of-stability", about, arguments)
+
+
+def _sgd(arguments: list[str]) -> int:
+    """Exponents of SGD at an interpolation solution, and real runs."""
+    about = "Predict at which learning rates SGD stays at a solution with zero loss, and let real runs of SGD check it."
+    return _experiment("sgd", "sgd-stability", about, arguments)
+
+
+def _bias(arguments: list[str]) -> int:
+    """End points of gradient descent and SGD on f(x) = a b x."""
+    about = (
+        "Run gradient descent and SGD on f(x) = a b x from many starts, and compare the minima they find with theory."
+    )
+    return _experiment("bias", "implicit-bias", about, arguments)
+
+
+def _experiment(command: str, name: str, about: str, arguments: list[str]) -> int:
+    """Flags of an experiment and of its run, then the sweep."""
     import tyro
 
-    from .experiments import config_from_toml, config_to_toml
-    from .experiments.edge_of_stability import Config
+    from .experiments import config_from_toml, config_to_toml, find_experiment
 
-    defaults = config_from_toml(Config, _flag_value(arguments, "--config"))
+    kind = find_experiment(name).config
+    defaults: Any = config_from_toml(kind, _flag_value(arguments, "--config"))
 
     @dataclasses.dataclass(frozen=True)
-    class Edge:
-        """Train one network at many learning rates at once and follow the sharpness of every lane."""
-
-        experiment: Config
+    class Command:
+        experiment: kind  # type: ignore[valid-type]
         run: RunOptions
 
-    omit = tyro.conf.OmitArgPrefixes[tyro.conf.FlagCreatePairsOff[Edge]]
-    parsed = _parse(omit, arguments, "edge", default=Edge(defaults, RunOptions()))
+    Command.__doc__ = about
+    omit = tyro.conf.OmitArgPrefixes[tyro.conf.FlagCreatePairsOff[Command]]
+    options = RunOptions(out=pathlib.Path(f"{command}.zarr"))
+    parsed = _parse(omit, arguments, command, default=Command(defaults, options))
     if parsed.run.print_config:
         print(config_to_toml(parsed.experiment), end="")
         return 0
-    return _sweep("edge-of-stability", parsed.experiment, parsed.run, ["edge", *arguments])
+    return _sweep(name, parsed.experiment, parsed.run, [command, *arguments])
 
 
 def _flag_value(arguments: list[str], flag: str) -> str | None:
@@ -177,13 +199,16 @@ def _sweep(name: str, config: Any, options: RunOptions, argv: list[str]) -> int:
 
     _use_compile_cache()
     experiment = find_experiment(name)
+    shard = _parse_shard(options.shard)
+    if experiment.prepare is not None:
+        _prepare(experiment, config)
     code = run_experiment(
         experiment,
         config,
         options.out,
-        shard=_parse_shard(options.shard),
-        workers=options.workers,
-        block=options.block,
+        shard=shard,
+        workers=experiment.workers if options.workers is None else options.workers,
+        block=experiment.block if options.block is None and not options.out.exists() else options.block,
         time_budget=options.time_budget,
         argv=argv,
         progress=True,
@@ -191,6 +216,21 @@ def _sweep(name: str, config: Any, options: RunOptions, argv: list[str]) -> int:
     if code in (0, 70):
         _show(experiment, options)
     return code
+
+
+def _prepare(experiment: Any, config: Any) -> None:
+    """What comes before the sweep, with a line for each stage on standard error."""
+    import time
+
+    from .experiments import precision
+
+    start = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"dynjax: {time.monotonic() - start:5.1f} s  {text}", file=sys.stderr, flush=True)
+
+    with precision(config):
+        experiment.prepare(config, say)
 
 
 def _show(experiment: Any, options: RunOptions) -> None:
@@ -278,11 +318,11 @@ def _verify(arguments: list[str]) -> int:
 
 def _repair(store: pathlib.Path, found: Any) -> int:
     from . import sweep
-    from .experiments import resume_experiment
+    from .experiments import resume_experiment, stored_experiment
 
     _use_compile_cache()
     sweep.reset_blocks(store, found.blocks)
-    code = resume_experiment(store, progress=True)
+    code = resume_experiment(store, workers=stored_experiment(store)[0].workers, progress=True)
     if code:
         return code
     again = sweep.verify(store)
@@ -317,6 +357,8 @@ def _worker(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": _demo,
     "edge": _edge,
+    "sgd": _sgd,
+    "bias": _bias,
     "report": _report,
     "verify": _verify,
     "doctor": _doctor,

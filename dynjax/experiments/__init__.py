@@ -1,9 +1,14 @@
 """Experiments: frozen configurations, pure programs, summaries and reports. No numerics of their own."""
 
-from . import edge_of_stability as edge_of_stability
+from . import (
+    edge_of_stability as edge_of_stability,
+    implicit_bias as implicit_bias,
+    sgd_stability as sgd_stability,
+)
 from ._doctor import diagnose as diagnose
 from ._registry import EXPERIMENTS as EXPERIMENTS, Experiment as Experiment, find_experiment as find_experiment
 from ._runner import (
+    precision as precision,
     resume_experiment as resume_experiment,
     run_experiment as run_experiment,
     stored_experiment as stored_experiment,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..sweep import StoreMismatch
-from . import edge_of_stability
+from . import edge_of_stability, implicit_bias, sgd_stability
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,10 @@ class Experiment:
         fingerprint: `fingerprint(program)`, a digest of the data.
         table: `table(dataset)`, the summary as text.
         write_report: `write_report(dataset, path)`.
+        workers: worker processes unless asked otherwise: None for one per core on a CPU, 0 where each of them would have
+            to repeat what is computed before the first lane.
+        block: lanes computed together unless asked otherwise; None for the default of a sweep.
+        prepare: `prepare(config, say)`, what may be computed, and said, before the sweep begins; None for nothing.
     """
 
     name: str
@@ -31,6 +35,9 @@ class Experiment:
     fingerprint: Callable[[Any], str]
     table: Callable[[Any], str]
     write_report: Callable[[Any, Any], None]
+    workers: int | None = None
+    block: int | None = None
+    prepare: Callable[[Any, Callable[[str], None]], Any] | None = None
 
 
 EXPERIMENTS = {
@@ -43,6 +50,31 @@ EXPERIMENTS = {
         fingerprint=edge_of_stability.fingerprint,
         table=edge_of_stability.table,
         write_report=edge_of_stability.write_report,
+    ),
+    "sgd-stability": Experiment(
+        name="sgd-stability",
+        config=sgd_stability.Config,
+        program=sgd_stability.program,
+        lanes=sgd_stability.lanes,
+        labels=sgd_stability.labels,
+        fingerprint=sgd_stability.fingerprint,
+        table=sgd_stability.table,
+        write_report=sgd_stability.write_report,
+        workers=0,
+        block=1,
+        prepare=sgd_stability.predictions,
+    ),
+    "implicit-bias": Experiment(
+        name="implicit-bias",
+        config=implicit_bias.Config,
+        program=implicit_bias.program,
+        lanes=implicit_bias.lanes,
+        labels=implicit_bias.labels,
+        fingerprint=implicit_bias.fingerprint,
+        table=implicit_bias.table,
+        write_report=implicit_bias.write_report,
+        workers=0,
+        block=5,
     ),
 }
 

@@ -1,5 +1,6 @@
 """Figure pieces that take arrays and return Axes, and the assembler of self-contained HTML pages."""
 
+from ._band import band as band
 from ._curves import curves as curves
 from ._densities import densities as densities
 from ._heat_map import heat_map as heat_map

@@ -125,10 +125,12 @@ def lyapunov_spectrum(
     the directions that belong to the exponents, and the bias of starting at once, of order 1/T, does not average out over
     seeds. Standard errors come from the lowest frequencies of the growth (see `time_average`).
 
-    It runs inside other people's `jit`, `vmap` (over states, systems and keys) and, with restrictions, `grad`: of linear
-    cocycles over independent factors (random matrices, SGD at an interpolation solution) the derivative of the sum is
-    that of the exponent; along a chaotic orbit it is worthless, so that for systems whose tangents depend on the state
-    differentiation raises unless `differentiable=True`. Called from the host, a long run shows its progress on stderr.
+    It runs inside other people's `jit`, `vmap` (over states, systems and keys) and, with restrictions, `grad`. Of linear
+    cocycles over independent factors (random matrices, SGD at an interpolation solution) the derivative is that of the
+    average along this path; where factors can turn vectors round, its terms dA / (u . A v) have heavy tails, so take
+    medians over keys, or finite differences with the same key. Along a chaotic orbit it is worthless: for systems whose
+    tangents depend on the state differentiation raises unless `differentiable=True`. Called from the host, a long run
+    shows its progress on stderr. For linear cocycles start at zero: a state that grows with the product overflows.
 
     The cost of a step is that of `system.tangent_step` with k tangents, no Jacobian is formed; a factorisation takes
     O(k^2 dim) operations. On a GPU the sequential depth is what costs: `vmap` over many states.
@@ -190,6 +192,7 @@ def lyapunov_spectrum(
     if traced and not differentiable and tangent_depends_on_state(system, x0):
         system, x0 = forbid_derivative((system, x0))
     arrays, static = eqx.partition(x0, eqx.is_array)
+    arrays = jax.tree_util.tree_map(_strong, arrays)
     if state is None:
         frame = space.random(jax.random.key(0) if key is None else key, k)
         carry, old = Carry(arrays, frame, jnp.asarray(start, jnp.result_type(int))), None
@@ -241,6 +244,11 @@ def _check_cadence(
     check_count(qr_every, "qr_every")
     check_that(num_steps % qr_every == 0, "qr_every", "divide `num_steps`", f"{qr_every} does not divide {num_steps}")
     return qr_every
+
+
+def _strong(array: Array) -> Array:
+    """The array without a weak type, which would be lost on the way and cost a second compilation."""
+    return array if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else jnp.asarray(array, array.dtype)
 
 
 def _is_traced(tree: PyTree) -> bool:

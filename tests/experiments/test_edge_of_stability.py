@@ -115,6 +115,31 @@ def test_an_adaptive_optimiser_records_both_sharpnesses(tmp_path):
     np.testing.assert_allclose(runs.threshold, 38_000, rtol=1e-4)
 
 
+def test_the_local_exponent_is_that_of_the_training_map(tmp_path, x64):
+    """log |1 - lr h| of gradient descent against the tangent of the real step along the top eigenvector."""
+    import jax
+    import jax.flatten_util
+
+    config = dataclasses.replace(
+        CHEBYSHEV, widths=(6,), num_steps=2, sharpness_every=1, learning_rates=(0.3,), sharpness_tolerance=1e-9
+    )
+    runs = edge.run(config, tmp_path / "run.zarr", workers=0)
+    program = edge.program(config)
+    state = program.init({"learning_rate": jax.numpy.asarray(0.3), "seed": jax.numpy.asarray(0)})
+    flat, unravel = jax.flatten_util.ravel_pytree(state.training.params)
+    step = lambda f: f - 0.3 * jax.grad(lambda g: program.loss(unravel(g), program.inputs, program.targets))(f)
+    multipliers = np.linalg.eigvalsh(np.asarray(jax.jacobian(step)(flat)))
+    assert float(edge.local_exponents(runs)[0, 0]) == pytest.approx(float(np.log(abs(multipliers[0]))), rel=1e-7)
+    page = tmp_path / "page.html"
+    edge.write_report(runs, page)
+    assert "Local exponent of the training map" in page.read_text()
+    other = dataclasses.replace(config, optimizer="heavy-ball")
+    heavy = edge.run(other, tmp_path / "heavy.zarr", workers=0)
+    assert edge.local_exponents(heavy) is None
+    edge.write_report(heavy, page)
+    assert "Local exponent" not in page.read_text()
+
+
 def test_the_verdict_follows_its_definition():
     import xarray
 

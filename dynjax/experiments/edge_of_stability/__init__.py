@@ -10,4 +10,9 @@ from ._program import (
 )
 from ._report import training_figure as training_figure, write_report as write_report
 from ._run import run as run
-from ._summary import LaneSummary as LaneSummary, summarise as summarise, table as table
+from ._summary import (
+    LaneSummary as LaneSummary,
+    local_exponents as local_exponents,
+    summarise as summarise,
+    table as table,
+)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import report
 from ..._core import Status
-from ._summary import BAND, COLUMNS, CROSSING, RISES, LaneSummary, summarise, table_rows
+from ._summary import BAND, COLUMNS, CROSSING, RISES, LaneSummary, local_exponents, summarise, table_rows
 
 _TONES = {
     "at the edge": "good",
@@ -25,6 +25,7 @@ _OPTIMIZERS = {
     "adam": "Adam",
     "rmsprop": "RMSProp",
 }
+_LOWEST_EXPONENT = -2.0
 _GRID = 512  # points of a drawn spectral density
 
 
@@ -44,6 +45,9 @@ def write_report(dataset: Any, path: str | os.PathLike[str]) -> None:
     page.headline(_headline(summaries))
     _training_section(page, dataset, config)
     _ratio_section(page, dataset, summaries)
+    exponents = local_exponents(dataset)
+    if exponents is not None:
+        _exponent_section(page, dataset, exponents)
     if "density_nodes" in dataset:
         _density_section(page, dataset, summaries)
     _table_section(page, summaries)
@@ -200,6 +204,39 @@ def _ratio_section(page: Any, dataset: Any, summaries: list[LaneSummary]) -> Non
         )
 
 
+def _exponent_section(page: Any, dataset: Any, exponents: np.ndarray) -> None:
+    page.section(
+        "Local exponent of the training map",
+        "A step of gradient descent has the tangent I - (learning rate) H. Along the top eigenvector of the Hessian H, with "
+        "eigenvalue h, and with H frozen at its value of the reading, a displacement grows by log |1 - (learning "
+        "rate) h| per "
+        "step. At the edge of stability this local exponent is zero: training moves to where its own map is neither "
+        "stable nor "
+        "unstable. It is computed from the recorded sharpness. The Lyapunov exponents of a run are those of the "
+        "product of all its "
+        "tangents and are not shown here.",
+    )
+    figure, ax = report.panels(height=3.1)
+    report.curves(
+        dataset.reading.values,
+        exponents,
+        ax=ax,
+        values=dataset.learning_rate.values,
+        y_label="log |1 - (learning rate) h|",
+    )
+    seen = exponents[np.isfinite(exponents)]
+    if seen.size:
+        # Where h passes 1 / (learning rate) the logarithm has a pole, which must not set the scale.
+        ax.set_ylim(max(float(seen.min()), _LOWEST_EXPONENT) - 0.1, float(np.quantile(seen, 0.995)) + 0.1)
+    ax.axhline(0, color="#22262b", linewidth=0.9, zorder=1.5)
+    page.figure(
+        figure,
+        "Local exponent of gradient descent along the top eigenvector at every reading, shown from "
+        f"{_LOWEST_EXPONENT:g} upwards.",
+        alt="Local exponent of the training map against the step, one line for each learning rate, with a line at zero.",
+    )
+
+
 def _tones(summaries: list[LaneSummary]) -> dict[str, str]:
     return {lane.verdict: _TONES.get(lane.verdict, "warning") for lane in summaries}
 
@@ -212,7 +249,8 @@ def _density_section(page: Any, dataset: Any, summaries: list[LaneSummary]) -> N
     shown = sorted(shown, key=lambda i: (summaries[i].learning_rate, summaries[i].seed))
     page.section(
         "Spectral density of the Hessian",
-        "At the last step, by stochastic Lanczos quadrature: most eigenvalues lie in a bulk near zero, and a few outliers stand "
+        "At the last step, by stochastic Lanczos quadrature: most eigenvalues lie in a bulk near zero, and a few "
+        "outliers stand "
         "at the threshold.",
     )
     grid = np.linspace(nodes[shown].min(), 1.05 * nodes[shown].max(), _GRID)

@@ -67,6 +67,28 @@ def summarise(dataset: Any) -> list[LaneSummary]:
     return [_summarise_lane(columns, lane) for lane in range(dataset.sizes["lane"])]
 
 
+def local_exponents(dataset: Any) -> np.ndarray | None:
+    r"""The local exponent of the training map along the top eigenvector, for full-batch gradient descent.
+
+    The tangent of a step is I - lr H. With H frozen at its value of a reading, a displacement along the eigenvector of the
+    largest eigenvalue h grows by log |1 - lr h| per step: negative below the edge h = 2/lr, zero there, positive above.
+    It follows from the recorded sharpness and costs nothing. It is no Lyapunov exponent: those belong to the product of the
+    tangents along the run, whose eigenvectors turn, and directions in which H is almost zero always contribute exponents near 0.
+
+    Args:
+        dataset: what `dynjax.sweep.open` returns for an edge-of-stability store.
+
+    Returns:
+        An array (lane, reading), -inf where h = 1/lr and NaN once a lane has stopped; None for another optimiser than
+        gradient descent, and for batches.
+    """
+    if "batch_sharpness" in dataset or set(map(str, dataset.optimizer.values)) != {"gd"}:
+        return None
+    product = dataset.learning_rate.values[:, None] * np.asarray(dataset.sharpness.values, float)
+    with np.errstate(divide="ignore"):
+        return np.log(np.abs(1 - product))
+
+
 def _summarise_lane(columns: dict[str, np.ndarray], lane: int) -> LaneSummary:
     loss = columns["loss"][lane]
     ratio = columns["edge_ratio"][lane]
