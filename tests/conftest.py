@@ -1,5 +1,6 @@
 """Shared fixtures. Set before JAX is imported: CPU only, and a compile cache kept from run to run."""
 
+import gc
 import os
 import pathlib
 
@@ -11,6 +12,20 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import pytest
+
+# XLA maps every compiled program of a CPU into memory by itself. Linux grants 65,530 maps to a process and XLA dies with a
+# segmentation fault at the next one, which thousands of programs in one test process reach.
+_MAPS = pathlib.Path("/proc/self/maps")
+_MAX_MAPS = 20_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Drops the compiled programs between two files of tests once there are many."""
+    yield
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MAX_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

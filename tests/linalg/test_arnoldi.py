@@ -88,6 +88,7 @@ def test_prescribed_complex_pairs_come_whole_and_in_order(x64):
     np.testing.assert_allclose(result.values, expected, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_wanted_number_that_cuts_a_pair_returns_its_upper_half(x64):
     rng = np.random.default_rng(5)
     result = eigs(operator(matrix_with_pairs(rng, [(1.3, 0.9), (1.2, 0.3), (1.1, 1.3)])), 3)
@@ -140,6 +141,7 @@ def test_dimensions_around_the_size_of_the_basis(x64, dim):
     np.testing.assert_allclose(everything.values, best(spectrum(matrix), dim, "LM"), atol=1e-11)
 
 
+@pytest.mark.slow
 def test_dense_and_arnoldi_agree_where_both_run(x64):
     matrix = np.random.default_rng(9).normal(size=(60, 60))
     dense, iterated = (eigs(operator(matrix), 4, method=method) for method in ("dense", "arnoldi"))
@@ -200,6 +202,7 @@ def test_it_runs_under_jit_and_vmap(x64):
         np.testing.assert_allclose(results.values[i], (1.1 + 0.1 * i) * np.exp([1j, -1j]), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_good_start_saves_products(x64):
     a = operator(similar(np.diag(np.linspace(-1, 1.05, DIM)), np.random.default_rng(13)))
     cold = eigs(a, 1, num_krylov=12)

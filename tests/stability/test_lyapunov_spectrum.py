@@ -229,6 +229,7 @@ def test_a_resumed_run_is_the_run_in_one_piece(x64):
     assert np.all(np.abs(np.log(second.standard_error / whole.standard_error)) < 0.7)
 
 
+@pytest.mark.slow
 def test_bins_are_merged_when_runs_are_resumed_again_and_again(x64, monkeypatch):
     from dynjax.stability import _spectrum
 

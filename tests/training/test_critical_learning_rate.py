@@ -48,7 +48,8 @@ def test_the_gradient_descent_threshold_is_that_of_the_kernel(x64):
         np.testing.assert_allclose(critical_learning_rate(predict, params, x, **options).value, 18 / top, rtol=1e-10)
 
 
-@pytest.mark.parametrize("scheme", [pytest.param("iid", marks=pytest.mark.slow), "reshuffle"])
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["iid", "reshuffle"])
 def test_the_exponent_changes_sign_at_the_threshold(x64, scheme):
     problem = at_zero(random_jacobian(4, 8, scale=1.5, seed=3))
     key = jax.random.key(1)

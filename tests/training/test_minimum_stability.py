@@ -216,6 +216,7 @@ def test_the_matrix_free_route_finds_the_same_normal_space(x64):
         np.testing.assert_allclose(p, q, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_large_networks_take_the_matrix_free_route(x64):
     x, y = dj.data.digits(40, scale=1 / 8, dtype=np.float64)
     y = np.where(y % 2 == 0, 1.0, -1.0)

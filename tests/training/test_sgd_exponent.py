@@ -53,6 +53,7 @@ def test_the_derivative_is_the_two_sided_formula(x64):
     assert error < 0.05 * abs(terms.mean())
 
 
+@pytest.mark.slow
 def test_large_networks_have_the_same_derivative(x64, monkeypatch):
     predict, params, x = tanh_network((3, 8, 2), num_samples=4)
     fn = lambda p: sgd_exponent(predict, p, x, learning_rate=0.9, batch_size=1, num_steps=500, key=KEY)
@@ -64,6 +65,7 @@ def test_large_networks_have_the_same_derivative(x64, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_kernel_of_low_rank_has_the_right_derivative_both_ways(x64, monkeypatch):
     predict = lambda params, x: (x @ params[0]) * params[1]
     params = [jnp.array([0.8, -0.5]), jnp.array(1.1)]
@@ -101,6 +103,7 @@ def test_under_jit_a_wrong_rank_gives_nan(x64):
     assert jnp.isnan(jax.jit(fn)(1.2, 0.7))
 
 
+@pytest.mark.slow
 def test_the_value_agrees_with_the_other_estimator(x64):
     problem = at_zero(random_jacobian(5, 9, scale=1.5))
     result = sgd_stability(*problem, learning_rates=[0.6], batch_size=1, num_steps=40_000, key=KEY)

@@ -64,6 +64,7 @@ def test_exponents_agree_with_plain_simulation(x64, outputs, batch_size):
     assert jnp.all(result.status == Status.OK)
 
 
+@pytest.mark.slow
 def test_reshuffled_epochs_differ_from_independent_batches(x64):
     jacobian = random_jacobian(4, 8, scale=1.5, seed=3)
     eta = 0.8
@@ -212,6 +213,7 @@ def transfer_tail_index(matrices, points=128):
     return brentq(log_radius, 0.05, 2)
 
 
+@pytest.mark.slow
 def test_the_population_estimate_of_the_tail_index(x64):
     jacobian = np.array([[1.0, 0.0], [1.0, 1.2], [0.3, 1.0]])
     rates = [1.1, 1.2]
