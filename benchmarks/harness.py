@@ -108,6 +108,7 @@ def machine() -> dict[str, Any]:
         "curvlinops-for-pytorch",
         "pyhessian",
         "matfree",
+        "lyapax",
         "scipy",
     )
     versions = {}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -104,6 +104,36 @@ class _Slope(eqx.Module):
         return as_slope(self.vector_field(t, eqx.combine(y, self.frozen), args), y)
 
 
+class _Whole:
+    """Stages that see the state as it is."""
+
+    def split(self, y: PyTree, axis: int = 0) -> PyTree:
+        return y
+
+    def join(self, parts: PyTree, axis: int = 0) -> PyTree:
+        return parts
+
+    def separate(self, stage: PyTree) -> PyTree:
+        return stage
+
+
+class _Components(NamedTuple):
+    """Stages that see the components of a single vector; XLA then has nothing to concatenate inside a step."""
+
+    treedef: Any
+
+    def split(self, y: PyTree, axis: int = 0) -> PyTree:
+        (vector,) = self.treedef.flatten_up_to(y)
+        return tuple(jnp.take(vector, i, axis=axis) for i in range(vector.shape[axis]))
+
+    def join(self, parts: PyTree, axis: int = 0) -> PyTree:
+        return self.treedef.unflatten([jnp.stack(parts, axis=axis)])
+
+    def separate(self, stage: PyTree) -> PyTree:
+        """Keeps the simplifier from mixing stages."""
+        return jax.lax.optimization_barrier(stage)
+
+
 class Flow(AbstractSystem):
     """The flow of y' = vector_field(t, y, args), advanced by one explicit Runge-Kutta step of fixed size.
 
@@ -123,9 +153,14 @@ class Flow(AbstractSystem):
         args: passed to the vector field; its arrays are traced, all the rest (Python numbers too) is static.
         t0: Time of step 0. Only equations that depend on `t` notice it: times come from the integer step,
             `t0 + n * dt`, and do not drift.
+        componentwise: in steps with tangents, carry the components of a state that is a single vector through the stages
+            one by one. For two or three components and a vector field that stacks simple expressions, a step of "rk4"
+            takes half the time on a CPU (0.11 instead of 0.23 us for Lorenz' equations). Longer vectors, matrix products and more
+            than four stages are slower with it, and can be very much slower, because the compiler repeats work.
 
     Raises:
-        ValueError: if `method` is unknown, or `dt` is zero, not finite or no scalar.
+        ValueError: if `method` is unknown, `dt` is zero, not finite or no scalar, or a state is not a single vector where
+            `componentwise` is set.
         TypeError: if `vector_field` is not callable.
 
     Example:
@@ -144,6 +179,7 @@ class Flow(AbstractSystem):
     args_arrays: PyTree
     args_static: Static = eqx.field(static=True)
     method: str = eqx.field(static=True)
+    componentwise: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -153,6 +189,7 @@ class Flow(AbstractSystem):
         method: str = "rk4",
         args: Any = None,
         t0: Any = 0.0,
+        componentwise: bool = False,
     ):
         check_that(
             callable(vector_field), "vector_field", "be a function `f(t, y, args)`", found(vector_field), TypeError
@@ -169,6 +206,7 @@ class Flow(AbstractSystem):
         self.t0 = as_number(t0, "t0")
         self.args_arrays, self.args_static = freeze(args)
         self.method = method
+        self.componentwise = componentwise
 
     @property
     def args(self) -> Any:
@@ -192,15 +230,26 @@ class Flow(AbstractSystem):
     def tangent_step(self, n: IntScalarLike, x: PyTree, v: PyTree) -> tuple[PyTree, PyTree]:
         """One Runge-Kutta step of the state and of `k` stacked tangents: one linearisation per stage."""
         y, frozen = tangent_space(x)
-        field = _Slope(self.vector_field, frozen)
+        field, form = _Slope(self.vector_field, frozen), self._form(y)
 
         def slope(c: float, pair: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             t = clock(self.t0, self.dt, n, c)
-            dy, push = jax.linearize(lambda y: field(t, y, self.args), pair[0])
-            return dy, jax.vmap(push)(pair[1])
+            parts, tangents = form.separate(pair)
+            dy, push = jax.linearize(lambda parts: form.split(field(t, form.join(parts), self.args)), parts)
+            return dy, jax.vmap(push)(tangents)
 
-        y, v = runge_kutta_step(TABLEAUX[self.method], slope, (y, v), self.dt)
-        return eqx.combine(y, frozen), v
+        start = (form.split(y), form.split(v, axis=1))
+        y, v = runge_kutta_step(TABLEAUX[self.method], slope, start, self.dt)
+        return eqx.combine(form.join(y), frozen), form.join(v, axis=1)
+
+    def _form(self, y: PyTree) -> "_Components | _Whole":
+        """How the stages see the state."""
+        if not self.componentwise:
+            return _Whole()
+        leaves, treedef = jax.tree_util.tree_flatten(y)
+        good = len(leaves) == 1 and jnp.ndim(leaves[0]) == 1
+        check_that(good, "componentwise", "be False unless the state is a single vector", found(y))
+        return _Components(treedef)
 
     def solve(
         self,

@@ -198,3 +198,27 @@ def test_bad_input_is_refused(build, error, sentence):
 def test_a_blown_up_flow_is_marked():
     orbit = trajectory(Flow(lambda t, y, args: y**2, 0.5), jnp.asarray(5.0), num_steps=50)
     assert int(orbit.status) == Status.NONFINITE
+
+
+@pytest.mark.parametrize("method", ["euler", "rk4", "tsit5"])
+def test_components_one_by_one_give_the_same_step(x64, method):
+    """Stages by components change the order of nothing but the loops."""
+    field = lambda t, y, args: jnp.stack([y[1] + t, -jnp.sin(y[0]) * args, y[0] * y[1]])
+    x, v = jnp.array([0.3, -1.2, 2.0]), jax.random.normal(jax.random.key(0), (2, 3))
+    results = []
+    for componentwise in (False, True):
+        flow = Flow(field, 0.05, method=method, args=jnp.asarray(1.5), componentwise=componentwise)
+        results.append(jax.vmap(flow.tangent_step, (None, 0, None))(3, jnp.stack([x, 2 * x]), v))
+    for a, b in zip(*results, strict=True):
+        assert jnp.allclose(a, b, rtol=1e-14, atol=1e-15)
+    in_a_dict = Flow(lambda t, y, args: {"a": field(t, y["a"], args)}, 0.05, args=1.5, componentwise=True)
+    x1, v1 = in_a_dict.tangent_step(0, {"a": x}, {"a": v})
+    assert x1["a"].shape == (3,)
+    assert v1["a"].shape == (2, 3)
+
+
+def test_components_need_a_single_vector():
+    """The option says where it does not apply."""
+    flow = Flow(lambda t, y, args: y, 0.1, componentwise=True)
+    with pytest.raises(ValueError, match="`componentwise` must be False unless the state is a single vector"):
+        flow.tangent_step(0, jnp.ones((2, 2)), jnp.ones((1, 2, 2)))
