@@ -124,7 +124,7 @@ class _Components(NamedTuple):
 
     def split(self, y: PyTree, axis: int = 0) -> PyTree:
         (vector,) = self.treedef.flatten_up_to(y)
-        return tuple(jnp.take(vector, i, axis=axis) for i in range(vector.shape[axis]))
+        return tuple(jax.lax.index_in_dim(vector, i, axis, keepdims=False) for i in range(vector.shape[axis]))
 
     def join(self, parts: PyTree, axis: int = 0) -> PyTree:
         return self.treedef.unflatten([jnp.stack(parts, axis=axis)])
