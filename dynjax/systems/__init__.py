@@ -1,6 +1,7 @@
 """Things that step: the abstraction, maps, flows, delay equations, noise paths, trajectories and standard systems."""
 
 from ._catalogue import initial_state as initial_state
+from ._ddesolve import DelaySolution as DelaySolution, ddesolve as ddesolve
 from ._delay import DelayFlow as DelayFlow, History as History
 from ._flow import Flow as Flow, FlowSolution as FlowSolution
 from ._layers import LayerMap as LayerMap
