@@ -27,7 +27,8 @@ class FiniteTimeExponents(eqx.Module):
             order of the state's leaves.
         images: where they point at the end of the orbit (left singular vectors), unit rows `(k, dim)`.
         final: the state at the end.
-        status: `OK`, `NONFINITE`, or `NOT_CONVERGED` where leading values above 64 dimensions did not converge.
+        status: `OK`; `NONFINITE` if the orbit left the finite numbers (exponents are then NaN); `NOT_CONVERGED` where leading
+            values above 64 dimensions did not converge.
     """
 
     exponents: Float[Array, "*batch k"]
@@ -125,6 +126,7 @@ def _factorised(
     finite = tree_all_finite(tangent_space(final)[0]) & ~jnp.any(jnp.isnan(values) | (values == jnp.inf))
     status = jnp.where(finite, int(Status.OK), int(Status.NONFINITE)).astype(jnp.int8)
     time = num_steps * jnp.abs(system.dt).astype(space.dtype)
+    values = jnp.where(finite, values, jnp.nan)
     return FiniteTimeExponents(values[:k] / time, left.T[:k], _dot(right.T[:k], carry.frame), final, status)
 
 
@@ -160,6 +162,7 @@ def _leading(
     status = jnp.where(finite, code, int(Status.NONFINITE)).astype(jnp.int8)
     starts = jax.vmap(lambda v: pull(v)[0])(pairs.vectors)
     starts = starts / jnp.maximum(jnp.linalg.norm(starts, axis=1, keepdims=True), jnp.finfo(space.dtype).tiny)
+    values = jnp.where(finite, values, jnp.nan)
     return FiniteTimeExponents(values / time, starts, pairs.vectors, final, status)
 
 

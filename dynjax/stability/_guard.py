@@ -56,6 +56,16 @@ def _inner_program(equation: Any) -> Any:
     return None
 
 
+def captured(system: AbstractSystem, x: PyTree) -> list[Any]:
+    """The arrays that the functions of `system` hold without showing them, as a lambda holds a parameter around it.
+
+    Such an array may be traced (by `grad` or `vmap` over the parameter) while nothing among the leaves of `system` is.
+    """
+    dynamic, frozen = tangent_space(x)
+    step = lambda y: tangent_space(system.step(jnp.zeros((), int), eqx.combine(y, frozen)))[0]
+    return list(jax.make_jaxpr(step)(dynamic).consts)
+
+
 @eqx.filter_custom_jvp
 def forbid_derivative(tree: PyTree) -> PyTree:
     """The identity, which refuses to be differentiated."""

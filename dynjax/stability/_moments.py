@@ -42,7 +42,8 @@ class TailIndex(eqx.Module):
     """The order at which moments neither grow nor decay.
 
     Attributes:
-        value: p* > 0 with L(p*) = 0; NaN where the exponent is not negative, infinite where L(p) < 0 up to `p_max`.
+        value: p* > 0 with L(p*) = 0; NaN where the exponent is not negative (or p* below `p_max / num_orders^2`), infinite
+            where L(p) < 0 up to `p_max`.
         standard_error: of p*, from that of L and its slope.
         moments: the moment function at the orders that were looked at.
     """
@@ -234,21 +235,19 @@ def tail_index(
     run = lambda orders: moment_function(
         system, x0, orders, num_steps=num_steps, key=key, num_walkers=num_walkers, resample_every=resample_every
     )
-    coarse = run(p_max * jnp.linspace(1 / num_orders, 1, num_orders))
-    low, high, found_root = _bracket(coarse)
-    fine = run(jnp.where(found_root, jnp.linspace(low, high, num_orders), coarse.p))
+    shares = jnp.linspace(1 / num_orders, 1, num_orders)
+    coarse = run(p_max * shares)
+    positive = coarse.values > 0
+    first = jnp.argmax(positive)
+    low, high = coarse.p[jnp.maximum(first - 1, 0)], coarse.p[first]
+    # At order 0 there is nothing to run: below the first order of the grid the next one starts at a share of it.
+    orders = jnp.where(first == 0, high * shares, jnp.linspace(low, high, num_orders))
+    fine = run(jnp.where(jnp.any(positive), orders, coarse.p))
     rate = fine.values / fine.p
     index = jnp.clip(jnp.searchsorted(jax.lax.cummax(rate), 0.0), 1, num_orders - 1)
     slope = (rate[index] - rate[index - 1]) / (fine.p[index] - fine.p[index - 1])
     root = fine.p[index - 1] - rate[index - 1] / slope
     error = fine.standard_error[index] / fine.p[index] / slope
-    none = jnp.where(coarse.values[0] >= 0, jnp.nan, jnp.inf)
+    found_root = jnp.any(positive) & (fine.values[0] < 0)
+    none = jnp.where(jnp.any(positive) | jnp.any(jnp.isnan(coarse.values)), jnp.nan, jnp.inf)
     return TailIndex(jnp.where(found_root, root, none), jnp.where(found_root, error, jnp.nan), fine)
-
-
-def _bracket(moments: MomentFunction) -> tuple[Array, Array, Array]:
-    """The orders on both sides of the first upward crossing of L(p) / p, and whether there is one."""
-    positive = moments.values > 0
-    index = jnp.argmax(positive)
-    crossing = jnp.any(positive) & (index > 0)
-    return moments.p[jnp.maximum(index - 1, 0)], moments.p[index], crossing

@@ -14,7 +14,7 @@ from ..systems import AbstractSystem, check_system, tangent_space
 from ._dimension import kaplan_yorke_dimension, kolmogorov_sinai_entropy
 from ._engine import Carry, Growth, Plan, default_cadence, empty_growth, make_plan, run_bins
 from ._frame import FrameSpace
-from ._guard import forbid_derivative, tangent_depends_on_state
+from ._guard import captured, forbid_derivative, tangent_depends_on_state
 from ._progress import Progress
 from ._time_average import TimeAverage, time_average
 
@@ -188,9 +188,7 @@ def lyapunov_spectrum(
     check_count(burn_in, "burn_in", 0)
     plan = make_plan(num_steps, burn_in, qr_every, None if state is None else state.blocks)
 
-    traced = _is_traced((system, x0, key, state, start))
-    if traced and not differentiable and tangent_depends_on_state(system, x0):
-        system, x0 = forbid_derivative((system, x0))
+    traced = _is_traced((system, x0, key, state, start, captured(system, x0)))
     arrays, static = eqx.partition(x0, eqx.is_array)
     arrays = jax.tree_util.tree_map(_strong, arrays)
     if state is None:
@@ -203,11 +201,15 @@ def lyapunov_spectrum(
         carry, growth = run_bins(
             system, static, space, carry, growth, plan, -plan.burn_bins, plan.num_bins, checkpoint=True
         )
+        if not differentiable and tangent_depends_on_state(system, x0):
+            # The results and not the arguments: functions may hold parameters that are no leaves of `system`.
+            carry, growth = forbid_derivative((carry, growth))
     else:
         carry, growth = _run_from_host(system, x0, carry, growth, plan, progress)
     growth, blocks = _join(old, growth, plan.blocks)
     final = LyapunovState(eqx.combine(carry.x, static), carry.frame, carry.n, growth, qr_every, blocks)
-    return _summarise(system, final, k == space.dim, history)
+    started = tree_all_finite(tangent_space(x0)[0]) if state is None else jnp.asarray(True)
+    return _summarise(system, final, started, k == space.dim, history)
 
 
 def check_num_vectors(k: int | None, dim: int) -> int:
@@ -308,10 +310,16 @@ def _merge_pairs(growth: Growth, blocks: int) -> Growth:
 
 
 @eqx.filter_jit
-def _summarise(system: AbstractSystem, state: LyapunovState, complete: bool, history: bool) -> LyapunovSpectrum:
+def _summarise(
+    system: AbstractSystem, state: LyapunovState, started: Array, complete: bool, history: bool
+) -> LyapunovSpectrum:
     growth, dtype = state.growth, state.frame.dtype
     block_time = state.qr_every * jnp.abs(system.dt).astype(dtype)
-    rates = growth.means / block_time
+    measured = growth.means / block_time
+    # Where the state has left the numbers there is no orbit. Products of matrices do not look at the state, which may well
+    # overflow while their exponents stay right.
+    orbit = tree_all_finite(tangent_space(state.x)[0]) | (not tangent_depends_on_state(system, state.x))
+    rates = jnp.where(started & orbit, measured, jnp.nan)
     num_bins = rates.shape[0]
     finite = jnp.where(jnp.isfinite(growth.means), growth.means, 0)
     between = state.blocks * jnp.sum((finite - jnp.mean(finite, axis=0)) ** 2, axis=0)
@@ -330,7 +338,7 @@ def _summarise(system: AbstractSystem, state: LyapunovState, complete: bool, his
         sum_standard_error=total.standard_error,
         kaplan_yorke_dimension=kaplan_yorke_dimension(exponents, complete=complete),
         kolmogorov_sinai_entropy=kolmogorov_sinai_entropy(exponents),
-        history=rates[:, order] if history else None,
+        history=measured[:, order] if history else None,
         bin_time=state.blocks * block_time,
         total_time=num_bins * state.blocks * block_time,
         status=_status(state, each),
@@ -340,7 +348,7 @@ def _summarise(system: AbstractSystem, state: LyapunovState, complete: bool, his
 
 
 def _status(state: LyapunovState, each: TimeAverage) -> Int8[Array, ""]:
-    finite = tree_all_finite(tangent_space(state.x)[0]) & ~jnp.any(jnp.isnan(each.mean) | (each.mean == jnp.inf))
+    finite = ~jnp.any(jnp.isnan(each.mean) | (each.mean == jnp.inf))
     loss = jnp.mean(state.growth.loss)
     collapsed = (loss > jnp.finfo(loss.dtype).eps ** 0.25) | (jnp.any(each.mean == -jnp.inf) & (state.qr_every > 1))
     code = jnp.where(collapsed, int(Status.INACCURATE), int(Status.OK))

@@ -111,8 +111,8 @@ def critical_learning_rate(
     check_that(criterion in known, "criterion", f"be one of {known}", f"found {criterion!r}")
     check_that(scheme in ("iid", "reshuffle"), "scheme", 'be "iid" or "reshuffle"', f"found {scheme!r}")
     problem = check_network(predict, params, inputs)
-    check_batch_size(batch_size, problem.num_samples)
-    check_steps(num_steps, None)
+    batch_size = check_batch_size(batch_size, problem.num_samples)
+    num_steps, _ = check_steps(num_steps, None)
     if criterion == "gd" or (criterion == "almost_sure" and batch_size == problem.num_samples):
         return _gradient_descent(predict, params, inputs, problem.num_samples)
     space = normal_space(predict, params, inputs, rank_tolerance=rank_tolerance)

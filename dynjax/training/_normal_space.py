@@ -184,7 +184,7 @@ def _array(leaf: Any) -> Any:
 
 
 def check_targets(problem: Network, targets: Any) -> None:
-    """Raise unless the network interpolates: |f - y| <= 1000 sqrt(eps) max(|f|, |y|), for the norms of all outputs together."""
+    """Raise unless the network interpolates: |f - y| <= 2 eps^(1/3) max(|f|, |y|), for the norms of all outputs together."""
     outputs = jnp.asarray(problem.predict(problem.params, problem.inputs))
     targets = jnp.asarray(targets)
     check_that(
@@ -192,7 +192,7 @@ def check_targets(problem: Network, targets: Any) -> None:
     )
     scale = jnp.maximum(jnp.linalg.norm(outputs), jnp.linalg.norm(targets))
     relative = float(jnp.linalg.norm(outputs - targets) / jnp.where(scale > 0, scale, 1))
-    limit = 1000 * float(jnp.finfo(outputs.dtype).eps) ** 0.5
+    limit = 2 * float(jnp.finfo(outputs.dtype).eps) ** (1 / 3)
     check_that(
         relative <= limit,
         "params",

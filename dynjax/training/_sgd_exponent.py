@@ -21,6 +21,8 @@ from ._volume import all_batches, log_distance_from_one
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _BLOCKS = 32
+# In the start; the derivative forgets it only once the direction is found.
+_NOISE = 1e-2
 
 
 def sgd_exponent(
@@ -76,8 +78,8 @@ def sgd_exponent(
         ```
     """
     problem = check_network(predict, params, inputs)
-    check_batch_size(batch_size, problem.num_samples)
-    check_steps(num_steps, burn_in)
+    batch_size = check_batch_size(batch_size, problem.num_samples)
+    num_steps, burn_in = check_steps(num_steps, burn_in)
     check_that(jnp.shape(learning_rate) == (), "learning_rate", "be a scalar", found(learning_rate))
     check_positive(jax.lax.stop_gradient(learning_rate), "learning_rate")
     check_that(scheme in ("iid", "reshuffle"), "scheme", 'be "iid" or "reshuffle"', f"found {scheme!r}")
@@ -88,7 +90,6 @@ def sgd_exponent(
         own = jnp.sum(factor**2, axis=(1, 2))
         value = jnp.mean(log_distance_from_one(eta / batch_size * jnp.sum(own[batches], axis=1)))
     else:
-        burn_in = num_steps // 10 if burn_in is None else burn_in
         plan = _plan(problem.num_samples, problem.num_outputs, batch_size, num_steps, burn_in, scheme)
         value = exponent_along_path(factor, eta, key, plan)
     return jnp.where(valid, value, jnp.nan)
@@ -118,7 +119,7 @@ def exponent_along_path(
 
     rows = jnp.pad(factor.reshape(-1, rank), ((0, outputs), (0, 0)))
     scale = eta / plan.batch_size
-    carry = (rows, scale, start_frame(rank, 1, 1, start_key, factor.dtype))
+    carry = (rows, scale, start_frame(rank, 1, 1, start_key, factor.dtype, _NOISE))
     # The burn-in is differentiated too: it forgets the choice of coordinates, which the factor's derivative depends on.
     carry, _ = jax.lax.scan(chunk, carry, jnp.arange(plan.burn_in))
     _, growth = jax.lax.scan(chunk, carry, plan.burn_in + jnp.arange(plan.chunks))

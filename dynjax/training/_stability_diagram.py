@@ -102,9 +102,8 @@ def stability_diagram(
     checked = check_rates(learning_rates)
     sizes = tuple(batch_sizes)
     check_that(len(sizes) > 0, "batch_sizes", "hold at least one batch size", found(batch_sizes))
-    for size in sizes:
-        check_batch_size(size, problem.num_samples)
-    check_steps(num_steps, None)
+    sizes = tuple(check_batch_size(size, problem.num_samples) for size in sizes)
+    num_steps, burn_in = check_steps(num_steps, None)
     check_that(scheme in ("iid", "reshuffle"), "scheme", 'be "iid" or "reshuffle"', f"found {scheme!r}")
     space = normal_space(predict, params, inputs, rank_tolerance=rank_tolerance)
     rates = jnp.asarray(checked, space.factor.dtype)
@@ -112,7 +111,7 @@ def stability_diagram(
     results, thresholds, errors, squares = [], [], [], []
     for size in sizes:
         run_key, search_key = jax.random.split(jax.random.fold_in(key, size))
-        setting = Setting(size, scheme, None, num_steps, num_steps // 10, 1, None, None)
+        setting = Setting(size, scheme, None, num_steps, burn_in, 1, None, None)
         results.append(stability_of_space(space, rates, setting, run_key))
         squares.append(mean_square_threshold(space, size).value)
         if size == space.num_samples:

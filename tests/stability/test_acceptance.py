@@ -88,6 +88,25 @@ def test_mackey_glass_at_delay_seventeen(x64):
     assert int(result.status) == Status.OK
 
 
+def test_tanh_networks_approach_the_mean_field_exponent_with_their_width(x64):
+    """The shift is 1.2 / width, which two widths extrapolate away."""
+
+    def run(width):
+        def layer(x, z):
+            return jnp.tanh(np.sqrt(3.0 / width) * z[:, :width] @ x + np.sqrt(0.05) * z[:, width])
+
+        path = dj.WhiteNoise((width, width + 1), key=jax.random.key(4))
+        result = lyapunov_spectrum(dj.RandomMap(layer, path), jnp.ones(width), num_steps=16_000, k=1, burn_in=100)
+        return float(result.exponents[0]), float(result.standard_error[0])
+
+    (narrow, narrow_error), (wide, wide_error) = run(50), run(100)
+    exact = float(reference.wide_network_exponent(3.0, 0.05))
+    np.testing.assert_allclose(exact, 0.0948697, atol=6e-8)
+    assert exact - narrow > 5 * narrow_error
+    assert exact - wide > 3 * wide_error
+    assert abs(2 * wide - narrow - exact) < 3 * np.hypot(2 * wide_error, narrow_error)
+
+
 def kuramoto_sivashinsky(length=22.0, modes=64, dt=0.25):
     """u_t = -u u_x - u_xx - u_xxxx on a circle with mean zero, as a map by exponential time differencing of order four.
 

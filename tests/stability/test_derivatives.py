@@ -87,3 +87,25 @@ def test_the_guard_sees_which_tangents_depend_on_the_state():
     assert tangent_depends_on_state(systems.henon(), x)
     assert tangent_depends_on_state(systems.lorenz63(), jnp.ones(3))
     assert tangent_depends_on_state(dj.RandomMap(lambda x, a: jax.nn.relu(a @ x), noise), x)
+
+
+def captured_logistic_exponent(r, **kwargs):
+    """The parameter is held by the function and is no leaf of the system."""
+    system = dj.Map(lambda n, x: r * x * (1 - x))
+    return lyapunov_spectrum(system, jnp.asarray(0.4), num_steps=100, **kwargs).exponents[0]
+
+
+@pytest.mark.parametrize(
+    "derivative", [jax.grad, jax.jacfwd, lambda fn: jax.jit(jax.grad(fn)), lambda fn: jax.grad(jax.jit(fn))]
+)
+def test_a_parameter_that_a_function_holds_does_not_slip_through(x64, derivative):
+    with pytest.raises(ValueError, match="Argument `differentiable` must be True"):
+        derivative(captured_logistic_exponent)(3.9)
+
+
+def test_a_parameter_that_a_function_holds_can_be_mapped_and_differentiated_where_that_is_right(x64):
+    mapped = jax.vmap(captured_logistic_exponent)(jnp.array([3.2, 3.9]))
+    loop = [captured_logistic_exponent(r) for r in (3.2, 3.9)]
+    np.testing.assert_allclose(mapped, loop, rtol=1e-9)
+    growth = lambda a: lyapunov_spectrum(dj.Map(lambda n, x: jnp.exp(a) * x), jnp.zeros(()), num_steps=50).exponents[0]
+    np.testing.assert_allclose(jax.grad(growth)(0.2), 1.0, rtol=1e-12)

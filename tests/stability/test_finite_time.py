@@ -109,3 +109,9 @@ def test_bad_states_are_refused():
 def test_an_orbit_that_leaves_the_numbers_is_reported(x64):
     result = finite_time_exponents(systems.henon(), jnp.array([10.0, 0.0]), num_steps=100)
     assert int(result.status) == Status.NONFINITE
+    assert np.all(np.isnan(result.exponents))
+    linear = dj.Map(lambda n, x: 2 * x)
+    for dim, k in ((2, None), (65, 1)):
+        result = finite_time_exponents(linear, jnp.full(dim, jnp.nan), num_steps=3, k=k)
+        assert int(result.status) == Status.NONFINITE
+        assert np.all(np.isnan(result.exponents))

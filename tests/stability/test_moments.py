@@ -67,6 +67,15 @@ def test_tail_index_of_scalar_sgd(x64, s, exact):
     assert float(result.standard_error) < 0.05
 
 
+def test_a_tail_index_below_the_first_order_of_the_grid_is_found(x64):
+    """p* = 0.4159 at s = 1.2, and the coarse grid of orders begins at 0.5."""
+    result = tail_index(scalar_sgd(1.2), jnp.zeros(()), num_steps=2_000, key=jax.random.key(8), num_orders=8, p_max=4.0)
+    exact = float(reference.scalar_sgd_tail_index(1.2, jnp.array([1.0, 3.0])))
+    np.testing.assert_allclose(exact, 0.4159, atol=1e-4)
+    assert abs(float(result.value) - exact) < 4 * float(result.standard_error) + 0.01
+    assert float(result.standard_error) < 0.05
+
+
 def test_tail_index_is_nan_where_the_product_grows_and_infinite_where_no_moment_does(x64):
     growing = tail_index(
         scalar_sgd(1.6), jnp.zeros(()), num_steps=100, key=jax.random.key(5), num_orders=4, num_walkers=64

@@ -71,6 +71,35 @@ def test_several_outputs_and_pytree_inputs_are_interpolated(x64):
     assert int(solution.rank) == np.linalg.matrix_rank(dense_jacobian(predict, solution.params, inputs)) == 24
 
 
+def test_regularity_is_that_of_the_normal_space(x64):
+    x, y = task(6, 20)
+    solution = find_interpolation(linear, {"w": jnp.zeros(20)}, x, y)
+    np.testing.assert_allclose(solution.sample_curvatures[:, 0], np.sum(x**2, axis=1), rtol=1e-12)
+    assert bool(solution.regular)
+    assert int(solution.num_blocks) == 1
+    rate = 2 / float(solution.sample_curvatures[3, 0])
+    assert bool(solution.resonant(rate, 2))
+    assert not bool(solution.resonant(rate * (1 + 1e-9), 2))
+    assert not bool(solution.resonant(rate))
+
+
+def test_samples_that_do_not_interact_are_told_apart(x64):
+    """Three groups of inputs in subspaces of their own: 0 - 2 - 4 is a chain, 1 and 5 are a pair, 3 is alone."""
+    x = np.zeros((6, 6))
+    x[0, 0] = x[2, 0] = x[2, 1] = x[4, 1] = x[2, 5] = 1.0
+    x[1, 2] = x[1, 3] = x[5, 3] = 2.0
+    x[3, 4] = 1.0
+    solution = find_interpolation(linear, {"w": jnp.zeros(6)}, x, np.ones(6))
+    np.testing.assert_array_equal(solution.blocks, [0, 1, 0, 3, 0, 1])
+    assert int(solution.num_blocks) == 3
+    assert (int(solution.rank), bool(solution.regular)) == (6, False)
+    assert "3 blocks" in str(solution)
+    space = dj.training.normal_space(linear, solution.params, jnp.asarray(x))
+    np.testing.assert_array_equal(
+        np.asarray(space.blocks)[:, None] == space.blocks, solution.blocks[:, None] == solution.blocks
+    )
+
+
 def test_a_rank_deficient_jacobian_is_no_obstacle(x64):
     x = jnp.asarray([1.0, np.sqrt(3.0)])
     predict = lambda p, x: p["a"] * p["b"] * x
@@ -78,6 +107,7 @@ def test_a_rank_deficient_jacobian_is_no_obstacle(x64):
     np.testing.assert_allclose(solution.params["a"] * solution.params["b"], 1, rtol=1e-14)
     assert int(solution.rank) == 1
     assert bool(solution.converged)
+    assert not bool(solution.regular)
 
 
 def test_more_parameters_than_outputs_may_not_interpolate_either(x64):
