@@ -102,8 +102,8 @@ def _view(inputs: Inputs, k: Array, sources: Int[Array, " r"], pieces: tuple[Pie
     )
 
 
-def _held(x: Array, low: Any, high: Any) -> Array:
-    """`x` within bounds that only rounding lets it leave, and whose derivative it keeps."""
+def held(x: Array, high: Any, low: Any = -jnp.inf) -> Array:
+    """`x` within bounds that only rounding lets it leave, with its derivative."""
     return x + jax.lax.stop_gradient(jnp.clip(x, low, high) - x)
 
 
@@ -111,10 +111,10 @@ def _delayed(view: _View, setup: Setup, history: Callable[..., Any], j: int, s: 
     """The state (and its derivative, for neutral equations) at time t - tau_j."""
     time = view.begin + s * view.length - view.delays[j]
     length = jnp.where(view.source_lengths[j] > 0, view.source_lengths[j], 1)
-    place = _held((time - view.source_begins[j]) / length, 0, 1.5 if setup.beyond else 1)
+    place = held((time - view.source_begins[j]) / length, 1.5 if setup.beyond else 1, 0)
     known = view.sources[j] < 0
     choose = lambda old, new: jax.tree_util.tree_map(lambda a, b: jnp.where(known, a.astype(b.dtype), b), old, new)
-    before = _held(time, -jnp.inf, view.start + (0.5 * view.length if setup.beyond else 0))
+    before = held(time, view.start + (0.5 * view.length if setup.beyond else 0))
     piece = local_interpolation(view.pieces[j], setup.solver.interpolation_cls, place)
     if not setup.neutral:
         return choose(history(before), piece.evaluate(place))
