@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         experiments as experiments,
         linalg as linalg,
         networks as networks,
+        propagation as propagation,
         reference as reference,
         report as report,
         stability as stability,
@@ -40,7 +41,23 @@ if TYPE_CHECKING:
         spectral_density as spectral_density,
         trace as trace,
     )
-    from .networks import MLP as MLP
+    from .networks import (
+        MLP as MLP,
+        DenseResNet as DenseResNet,
+        LipschitzField as LipschitzField,
+        NeuralDDE as NeuralDDE,
+        NeuralODE as NeuralODE,
+        ResNet as ResNet,
+    )
+    from .propagation import (
+        DelayEmbedding as DelayEmbedding,
+        IsotopyEmbedding as IsotopyEmbedding,
+        ShearEmbedding as ShearEmbedding,
+        classify as classify,
+        critical_points as critical_points,
+        memory_capacity as memory_capacity,
+        reduce_to_ode as reduce_to_ode,
+    )
     from .stability import (
         covariant_vectors as covariant_vectors,
         finite_time_exponents as finite_time_exponents,
@@ -61,6 +78,7 @@ if TYPE_CHECKING:
         RandomMap as RandomMap,
         ReshuffledBatches as ReshuffledBatches,
         WhiteNoise as WhiteNoise,
+        ddesolve as ddesolve,
         evolve as evolve,
         trajectory as trajectory,
     )
@@ -86,6 +104,7 @@ _ROOMS = (
     "experiments",
     "linalg",
     "networks",
+    "propagation",
     "reference",
     "report",
     "stability",
@@ -106,7 +125,16 @@ _NAMES = {
         "tangent_kernel",
     ),
     "linalg": ("diagonal", "effective_dimension", "eigs", "eigsh", "spectral_density", "trace"),
-    "networks": ("MLP",),
+    "networks": ("MLP", "DenseResNet", "LipschitzField", "NeuralDDE", "NeuralODE", "ResNet"),
+    "propagation": (
+        "DelayEmbedding",
+        "IsotopyEmbedding",
+        "ShearEmbedding",
+        "classify",
+        "critical_points",
+        "memory_capacity",
+        "reduce_to_ode",
+    ),
     "stability": (
         "covariant_vectors",
         "finite_time_exponents",
@@ -127,6 +155,7 @@ _NAMES = {
         "RandomMap",
         "ReshuffledBatches",
         "WhiteNoise",
+        "ddesolve",
         "evolve",
         "trajectory",
     ),
