@@ -3,6 +3,7 @@
 from ._catalogue import initial_state as initial_state
 from ._ddesolve import DelaySolution as DelaySolution, ddesolve as ddesolve
 from ._delay import DelayFlow as DelayFlow, History as History
+from ._distributed_delay import DistributedDelay as DistributedDelay, distributed_delay as distributed_delay
 from ._flow import Flow as Flow, FlowSolution as FlowSolution
 from ._layers import LayerMap as LayerMap
 from ._paths import (

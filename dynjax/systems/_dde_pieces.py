@@ -48,11 +48,15 @@ def local_interpolation(piece: Pieces, interpolation: Callable[..., Any], s: Arr
 
 
 def evaluate_pieces(
-    pieces: Pieces, interpolation: Callable[..., Any], edges: Float[Array, "num_segments_1"], t: Array
+    pieces: Pieces,
+    interpolation: Callable[..., Any],
+    edges: Float[Array, "num_segments_1"],
+    ends: Float[Array, " num_segments"],
+    t: Array,
 ) -> PyTree:
-    """The solution at time `t`; at an edge that of the segment before it."""
+    """The solution at time `t`; at an edge that of the segment before it. Time 1 of a piece lies at its entry of `ends`."""
     k = jnp.clip(jnp.searchsorted(edges, t, side="left") - 1, 0, edges.shape[0] - 2)
-    length = edges[k + 1] - edges[k]
+    length = ends[k] - edges[k]
     s = jnp.clip((t - edges[k]) / jnp.where(length > 0, length, 1), 0, 1)
     return _between(pieces, interpolation, k, s)
 

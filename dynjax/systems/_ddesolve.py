@@ -1,6 +1,6 @@
 """Delay differential equations, solved adaptively and differentiably."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import diffrax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int8, PyTree
 
-from .._core import Function, Status, check_count, check_that, found
+from .._core import Function, Status, check_count, check_that, found, is_concrete
 from ._dde_arguments import (
     Output,
     Span,
@@ -29,6 +29,17 @@ from ._dde_mesh import breakpoint_mesh
 from ._dde_pieces import Pieces, evaluate_pieces
 from ._dde_segments import Inputs, March, Setup, march_forward, march_reverse
 from ._dde_stages import Grid, grid_edges, march_stages, plan_grid
+from ._dde_varying import march_varying
+from ._dde_varying_arguments import (
+    are_varying,
+    as_list,
+    check_varying,
+    room_for_varying,
+    varying_inputs,
+    varying_setup,
+    with_solver,
+)
+from ._dde_windows import Setup as VaryingSetup
 
 _MOST_STOPS = 32
 _FIRST_STEP = 0.01
@@ -44,7 +55,12 @@ class DelaySolution(eqx.Module):
         final: the state at `t1`.
         num_steps: steps tried, accepted or not.
         num_segments: stretches between breakpoints that were solved.
-        status: `OK`, `MAX_STEPS` (too few segments or steps), `NONFINITE`, or `ERROR`.
+        num_sweeps: the most solutions that a segment longer than a delay took to agree with what it sees of itself; 0 if there
+            was none.
+        breakpoints: where a delayed time met t0 or another breakpoint, or a kink was passed, in order; then NaN. For constant
+            delays the ends of the segments. They can be differentiated.
+        status: `OK`, `MAX_STEPS` (too few segments or steps), `NOT_CONVERGED` (sweeps), `NONFINITE`, or `ERROR` (a delay that is
+            not positive, or becomes negative).
     """
 
     ts: Float[Array, "num_times"]
@@ -52,8 +68,11 @@ class DelaySolution(eqx.Module):
     final: PyTree
     num_steps: Int[Array, ""]
     num_segments: Int[Array, ""]
+    num_sweeps: Int[Array, ""]
+    breakpoints: Float[Array, "max_segments"]
     status: Int8[Array, ""]
     _edges: Array
+    _ends: Array
     _end: Array
     _pieces: Pieces
     _history: Function
@@ -65,7 +84,7 @@ class DelaySolution(eqx.Module):
         Its derivatives with respect to delays and parameters are one order less accurate than those of `ys`.
         """
         t = jnp.asarray(t, self._edges.dtype)
-        inside = evaluate_pieces(self._pieces, self._interpolation, self._edges, t)
+        inside = evaluate_pieces(self._pieces, self._interpolation, self._edges, self._ends, t)
         before = self._history(jnp.minimum(t, self._edges[0]))
         known = lambda b: jnp.where(t <= self._end, b, jnp.nan).astype(b.dtype)
         choose = lambda a, b: jnp.where(t < self._edges[0], a.astype(b.dtype), known(b))
@@ -98,6 +117,8 @@ def ddesolve(
     max_segments: int | None = None,
     max_steps: int = 256,
     neutral: bool = False,
+    min_delay: Any = None,
+    kinks: Sequence[Callable[[Any, Any, Any], Any]] = (),
     adjoint: str = "reverse",
     progress_meter: diffrax.AbstractProgressMeter | None = None,
 ) -> DelaySolution:
@@ -108,9 +129,16 @@ def ddesolve(
     segment, and which a Diffrax solver integrates with adaptive steps. The delayed values are those of the solver's
     interpolation, and steps are accepted by its defect too (`DefectControlled`), so that a tolerance means what it says.
 
+    A delay may be a function `tau(t, y, args)` of time and state. Each segment is then solved until t - tau leaves the pieces
+    that it can see smoothly; the breakpoint is located on the dense output, and takes its derivative from the implicit function
+    theorem. Where a delay is shorter than a step, or vanishes, a segment sees itself and is solved again and again with the
+    last solution (waveform iteration), until nothing changes by more than the tolerance, at most 8 times.
+
     Derivatives with respect to `y0`, `args`, the delays, `t0`, `t1`, and arrays in `history` and `vector_field` are those of
     the discrete solution with its steps held fixed. In reverse mode each segment is solved once more, and memory grows
     linearly with the number of segments. Several delays that agree, or have sums that agree, are treated right.
+    Steps are chosen for the solution: where it is far smoother than its derivatives, as on a stretch that any step solves
+    exactly, ask for times in between (`ts`) to make them smaller.
 
     Args:
         vector_field: `f(t, y, delayed, args) -> dy`, with `delayed` a tuple of one state for each delay. It may be a module or
@@ -120,7 +148,8 @@ def ddesolve(
         y0: the state at t0, a pytree of inexact arrays. It may differ from `history(t0)`.
         history: `phi(t)` for t <= t0, of the structure of `y0`. Methods with stages beyond the end of a step (`diffrax.Kvaerno5`)
             ask for it a little later too.
-        delays: one positive number or several; traced ones may be differentiated and mapped over.
+        delays: one or several, each a positive number or a function `tau(t, y, args)` with values that are not negative. Traced
+            numbers may be differentiated and mapped over, and so may what the functions close over.
         args: passed to the vector field.
         ts: times for the output, increasing, in [t0, t1]; t1 alone by default. Up to 32 of them are made ends of steps, which
             makes derivatives there as accurate as the states; more are interpolated.
@@ -136,8 +165,12 @@ def ddesolve(
             each segment, in place of adaptive ones (no others are then made for `ts`).
         max_segments: static room for segments. Derived where t0, t1 and the delays are concrete, required where one of them is
             traced. For one delay (t1 - t0) / tau, rounded up; for several the number of sums of delays below t1 - t0.
+            128 by default where a delay is a function.
         max_steps: static room for the steps of one segment.
         neutral: whether every entry of `delayed` is a pair (y(t - tau), y'(t - tau)). The solution then does not become smoother.
+        min_delay: for delays that are functions: a positive lower bound, in units of time. No segment then sees itself.
+        kinks: functions `kappa(t, y, args)`, one number each: where one changes sign, the vector field or a delay has a kink
+            (y for a delay like 1 + |y|), and a segment ends. Kinks that are not declared cost steps that are tried in vain.
         adjoint: "reverse" for reverse mode, "forward" for forward mode (`jax.jvp`, `jax.jacfwd`). The stages engine has both.
         progress_meter: a Diffrax one, told after every segment; for the segments engine. It calls the host, which keeps the
             program out of the persistent compile cache.
@@ -149,7 +182,7 @@ def ddesolve(
         ValueError: if a delay is not positive, t1 is not later than t0, `ts` does not increase or leaves [t0, t1], the history is
             not finite at the largest delay or has other shapes than `y0`, `max_segments` is missing where it cannot be derived or
             is too small, or `vector_field` does not return the shapes of `y0`.
-        TypeError: if `vector_field` or `history` is not callable, or a delay is.
+        TypeError: if `vector_field`, `history` or one of `kinks` is not callable.
 
     Example:
         ```python
@@ -158,6 +191,7 @@ def ddesolve(
 
     References:
         Bellen and Zennaro, Numerical Methods for Delay Differential Equations (2003).
+        Guglielmi and Hairer, Computing breaking points in implicit delay differential equations (2008).
     """
     check_that(
         callable(vector_field), "vector_field", "be a function `f(t, y, delayed, args)`", found(vector_field), TypeError
@@ -168,7 +202,16 @@ def ddesolve(
     check_count(max_steps, "max_steps", 2)
     y0 = as_state(y0)
     dtype = jnp.result_type(*(jnp.finfo(leaf.dtype).dtype for leaf in jax.tree_util.tree_leaves(y0)))
-    start, end, lags = as_time(t0, "t0", dtype), as_time(t1, "t1", dtype), as_delays(delays, dtype)
+    start, end = as_time(t0, "t0", dtype), as_time(t1, "t1", dtype)
+    if are_varying(delays, kinks):
+        _check_varying(engine, steps_per_delay, progress_meter)
+        check_varying(delays, kinks, t0, t1, y0, args, min_delay)
+        output = as_output(ts, saveat, start, end, Span.of(t0, t1, 1.0))
+        solver = diffrax.Tsit5() if solver is None else solver
+        room = room_for_varying(max_segments, min_delay, t0, t1)
+        plan: Any = _varying_plan(solver, rtol, atol, dtype, max_steps, room, neutral, min_delay is None, adjoint)
+        return _once(_run_varying)(vector_field, history, start, end, as_list(delays), kinks, y0, args, output, plan)
+    lags = as_delays(delays, dtype)
     span = Span.of(t0, t1, delays)
     check_span(span)
     output = as_output(ts, saveat, start, end, span)
@@ -176,12 +219,42 @@ def ddesolve(
     solver = diffrax.Tsit5() if solver is None else solver
     if engine == "stages":
         check_stages(solver, steps_per_delay, neutral)
-        plan: Any = plan_grid(span, lags.shape[0], dtype, int(steps_per_delay or 0), max_segments)
+        plan = plan_grid(span, lags.shape[0], dtype, int(steps_per_delay or 0), max_segments)
     else:
         setup = _setup(solver, dtype, rtol, atol, steps_per_delay, max_steps, neutral, progress_meter)
         room = room_for_segments(span, dtype, max_segments)
         plan = _Segments(setup, room, span is not None, adjoint)
-    return _run(vector_field, history, start, end, lags, y0, args, output, solver, plan, neutral)
+    return _once(_run)(vector_field, history, start, end, lags, y0, args, output, solver, plan, neutral)
+
+
+_JITTED: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+
+def _once(run: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled; or as it is inside someone's `jit`, where compiling it again would keep their closures alive."""
+    if not is_concrete(jnp.zeros(())):
+        return run
+    return _JITTED.setdefault(run, eqx.filter_jit(run))
+
+
+def _check_varying(engine: str, steps_per_delay: int | None, meter: Any) -> None:
+    why = "delays that are functions, or `kinks`, were given"
+    check_that(engine == "segments", "engine", 'be "segments"', why)
+    check_that(steps_per_delay is None, "steps_per_delay", "be left out", why)
+    check_that(meter is None, "progress_meter", "be left out", why)
+
+
+def _varying_plan(
+    solver: Any, rtol: Any, atol: Any, dtype: Any, max_steps: int, room: int, neutral: bool, overlap: bool, adjoint: str
+) -> "_Varying":
+    setup = varying_setup(rtol, atol, dtype, max_steps, room, neutral, overlap)
+    solver = _with_tolerances(solver, setup.controller)
+    return _Varying(with_solver(setup, solver), adjoint)
+
+
+class _Varying(NamedTuple):
+    setup: VaryingSetup
+    adjoint: str
 
 
 class _Segments(NamedTuple):
@@ -230,7 +303,6 @@ def _with_tolerances(solver: Any, controller: Any) -> Any:
     return solver
 
 
-@eqx.filter_jit
 def _run(
     vector_field: Any, history: Any, start: Array, end: Array, lags: Array, y0: PyTree, args: PyTree, output: Output,
     solver: Any, plan: Any, neutral: bool,
@@ -247,6 +319,21 @@ def _run(
     inputs = Inputs(y0, mesh.edges, lags, field, past, args, few)
     march = (march_forward if plan.adjoint == "forward" else march_reverse)(inputs, mesh, plan.setup)
     return _solution(march, y0, mesh.edges, mesh.reached, output, args, past, plan.setup.solver.interpolation_cls, lags)
+
+
+def _run_varying(
+    vector_field: Any, history: Any, start: Array, end: Array, delays: Any, kinks: Any, y0: PyTree, args: PyTree,
+    output: Output, plan: _Varying,
+) -> DelaySolution:  # fmt: skip
+    """One program for each vector field, history, delay function and set of sizes."""
+    setup = plan.setup
+    field, past = closed(vector_field, history, start, y0, len(delays), args, setup.neutral)
+    ts = output.ts
+    few = ts if 1 < ts.shape[0] <= _MOST_STOPS else ts[:0]
+    inputs = varying_inputs(field, past, start, end, delays, kinks, y0, args, few)
+    march = march_varying(inputs, setup, forward=plan.adjoint == "forward")
+    rest = (output, args, past, setup.solver.interpolation_cls)
+    return _answer(_Answer(march, march.edges, march.ends, march.breakpoints, march.most_sweeps), y0, march.cut, *rest)
 
 
 def _solution(
@@ -266,9 +353,29 @@ def _solution(
     )
     status = jnp.where(valid, status, int(Status.ERROR)).astype(jnp.int8)
     cut = jnp.where(valid, edges[march.num_good], edges[0])
+    breakpoints = jnp.where(edges[1:] < edges[-1], edges[1:], jnp.nan)
+    march = march._replace(status=status)
+    answer = _Answer(march, edges, edges[1:], breakpoints, jnp.zeros_like(march.num_steps))
+    return _answer(answer, y0, cut, output, args, past, interpolation)
+
+
+class _Answer(NamedTuple):
+    march: Any
+    edges: Array
+    ends: Array
+    breakpoints: Array
+    num_sweeps: Array
+
+
+def _answer(
+    answer: _Answer, y0: PyTree, cut: Array, output: Output, args: PyTree, past: Callable[..., Any], interpolation: Any
+) -> DelaySolution:
+    """What either engine found, at the times asked for."""
+    march, edges, ends, breakpoints, num_sweeps = answer
+    status = march.status
 
     def at(t: Array) -> PyTree:
-        y = evaluate_pieces(march.pieces, interpolation, edges, t)
+        y = evaluate_pieces(march.pieces, interpolation, edges, ends, t)
         y = jax.tree_util.tree_map(lambda a, b: jnp.where(t <= edges[0], a, b), y0, y)
         return jax.tree_util.tree_map(lambda leaf: jnp.where(t <= cut, leaf, jnp.nan), y)
 
@@ -284,8 +391,11 @@ def _solution(
         final,
         march.num_steps,
         num_segments,
+        num_sweeps,
+        breakpoints,
         status,
         edges,
+        ends,
         cut,
         march.pieces,
         Function(past),

@@ -71,8 +71,9 @@ def _in_steps(delays: list[Any], dt: Any) -> tuple[Any, Any]:
     eps = max((float(jnp.finfo(kind).eps) for kind in kinds), default=float(jnp.finfo(float).eps))
     q = xp.stack([value.astype(float) for value in values[1:]]) / values[0].astype(float)
     nearest = xp.round(q)
-    # A multiple of dt is one exactly, although neither number need be representable.
-    return xp.where(abs(q - nearest) <= 8 * eps * nearest, nearest, q), xp
+    # A multiple of dt is one exactly, although neither number need be representable; its derivative is that of the number.
+    exact = nearest if known else nearest + (q - jax.lax.stop_gradient(q))
+    return xp.where(abs(q - nearest) <= 8 * eps * nearest, exact, q), xp
 
 
 def _positions(q: Any, dt: Any, size: int, xp: Any) -> tuple[Array, Array]:

@@ -206,6 +206,17 @@ def test_delays_out_of_range_are_nan_where_they_are_traced(x64):
     assert orbits.status.tolist() == [Status.NONFINITE, Status.OK, Status.OK, Status.NONFINITE]
 
 
+@pytest.mark.parametrize("tau", [1.0, 0.97])
+def test_the_derivative_by_a_delay_does_not_vanish_where_it_is_a_multiple_of_the_step(tau, x64):
+    def final(tau):
+        flow = linear_delay(0.1, tau=tau, num_history=20)
+        return evolve(flow, flow.init(jnp.cos), num_steps=30).y
+
+    slope = (final(tau + 1e-6) - final(tau - 1e-6)) / 2e-6
+    assert float(jax.grad(final)(tau)) == pytest.approx(float(slope), rel=1e-3)
+    assert float(jax.jvp(final, (tau,), (1.0,))[1]) == pytest.approx(float(slope), rel=1e-3)
+
+
 def _field(t, y, delayed, args):
     return -delayed
 
