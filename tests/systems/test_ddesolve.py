@@ -193,6 +193,7 @@ def test_reverse_mode_equals_plain_differentiation_of_the_loop():
     np.testing.assert_allclose(reverse, jax.jacfwd(loss)(theta, "forward"), rtol=1e-12)
 
 
+@pytest.mark.slow  # a minute: nothing is cached
 def test_no_tracer_leaks():
     def final(tau, **engine):
         return ddesolve(
