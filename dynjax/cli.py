@@ -1,4 +1,4 @@
-"""The command line: `dynjax demo`, `edge`, `sgd`, `bias`, `report`, `verify`, `doctor`."""
+"""The command line: `dynjax demo`, `edge`, `sgd`, `bias`, `memory`, `embed`, `morse`, `delay-fit`, `report`, `verify`, `doctor`."""
 
 import dataclasses
 import difflib
@@ -20,6 +20,10 @@ commands:
   edge       an edge-of-stability sweep: learning rates x seeds on a task of your choice
   sgd        which learning rates keep SGD at a solution: the Lyapunov exponent, its thresholds, and real runs
   bias       which minima of f(x) = a b x gradient descent and SGD find, against the predicted edges
+  memory     which delay equations can learn x^2: a phase diagram over K tau and T / tau, theory and trained networks
+  embed      maps as neural ODEs: exact embeddings, trained networks of the same widths, and what narrow ones cannot do
+  morse      critical points of networks of six architectures, random or trained, against what the theorems allow
+  delay-fit  learn a delay equation with an unknown delay from a series; its exponents against those of the truth
   report     write the HTML report of a store
   verify     check a store for damage; --repair computes damaged blocks again
   doctor     say which versions, devices, precision and cache will be used, and check one product
@@ -160,6 +164,42 @@ def _bias(arguments: list[str]) -> int:
     return _experiment("bias", "implicit-bias", about, arguments)
 
 
+def _memory(arguments: list[str]) -> int:
+    """A phase diagram of trained delay equations."""
+    about = (
+        "Train scalar neural delay equations under a hard Lipschitz bound K over a grid of K tau and T / tau, and compare "
+        "what they can learn with the sharp curve on which the state begins to merge inputs."
+    )
+    return _experiment("memory", "memory-capacity", about, arguments)
+
+
+def _embed(arguments: list[str]) -> int:
+    """Exact embeddings and trained networks of the same widths."""
+    about = (
+        "Embed six maps exactly by a shear, an isotopy and a delay, train neural ODEs of every width up to that of the shear, and "
+        "compare their errors with the bounds for their widths."
+    )
+    return _experiment("embed", "embedding", about, arguments)
+
+
+def _morse(arguments: list[str]) -> int:
+    """Critical points of networks."""
+    about = (
+        "Find all critical points of networks R^2 -> R of six architectures, random or trained to a bowl, and compare them with "
+        "what the theorems allow: none, nondegenerate ones, or degenerate ones."
+    )
+    return _experiment("morse", "morse", about, arguments)
+
+
+def _delay_fit(arguments: list[str]) -> int:
+    """A delay equation learnt from a series."""
+    about = (
+        "Learn y' = f(y, y(t - tau)) with an unknown delay from a series, and compare the Lyapunov exponents of what was "
+        "learnt with those of the truth: a low forecast error does not mean that the dynamics are right."
+    )
+    return _experiment("delay-fit", "delay-fit", about, arguments)
+
+
 def _experiment(command: str, name: str, about: str, arguments: list[str]) -> int:
     """Flags of an experiment and of its run, then the sweep."""
     import tyro
@@ -172,6 +212,7 @@ def _experiment(command: str, name: str, about: str, arguments: list[str]) -> in
     @dataclasses.dataclass(frozen=True)
     class Command:
         experiment: kind  # type: ignore[valid-type]
+        """What is computed."""
         run: RunOptions
 
     Command.__doc__ = about
@@ -359,6 +400,10 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "edge": _edge,
     "sgd": _sgd,
     "bias": _bias,
+    "memory": _memory,
+    "embed": _embed,
+    "morse": _morse,
+    "delay-fit": _delay_fit,
     "report": _report,
     "verify": _verify,
     "doctor": _doctor,

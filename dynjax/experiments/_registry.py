@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..sweep import StoreMismatch
-from . import edge_of_stability, implicit_bias, sgd_stability
+from . import delay_fit, edge_of_stability, embedding, implicit_bias, memory_capacity, morse, sgd_stability
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +75,53 @@ EXPERIMENTS = {
         write_report=implicit_bias.write_report,
         workers=0,
         block=5,
+    ),
+    "memory-capacity": Experiment(
+        name="memory-capacity",
+        config=memory_capacity.Config,
+        program=memory_capacity.program,
+        lanes=memory_capacity.lanes,
+        labels=memory_capacity.labels,
+        fingerprint=memory_capacity.fingerprint,
+        table=memory_capacity.table,
+        write_report=memory_capacity.write_report,
+        block=10,
+    ),
+    "embedding": Experiment(
+        name="embedding",
+        config=embedding.Config,
+        program=embedding.program,
+        lanes=embedding.lanes,
+        labels=embedding.labels,
+        fingerprint=embedding.fingerprint,
+        table=embedding.table,
+        write_report=embedding.write_report,
+        workers=0,
+        block=32,
+        prepare=embedding.measurements,
+    ),
+    "morse": Experiment(
+        name="morse",
+        config=morse.Config,
+        program=morse.program,
+        lanes=morse.lanes,
+        labels=morse.labels,
+        fingerprint=morse.fingerprint,
+        table=morse.table,
+        write_report=morse.write_report,
+        workers=0,
+        block=16,
+        prepare=morse.classifications,
+    ),
+    "delay-fit": Experiment(
+        name="delay-fit",
+        config=delay_fit.Config,
+        program=delay_fit.program,
+        lanes=delay_fit.lanes,
+        labels=delay_fit.labels,
+        fingerprint=delay_fit.fingerprint,
+        table=delay_fit.table,
+        write_report=delay_fit.write_report,
     ),
 }
 
