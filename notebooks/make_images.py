@@ -1,10 +1,20 @@
-"""Draw the README's picture from a store: `dynjax demo --out demo`, then `python notebooks/make_images.py demo.zarr`."""
+"""Draw the README's pictures from stores: `dynjax demo --out demo`, `dynjax memory --out memory.zarr`, then
+`python notebooks/make_images.py demo.zarr memory.zarr`. Stores of other experiments are passed over.
+"""
 
 import pathlib
 import sys
 
 import dynjax as dj
-from dynjax.experiments import edge_of_stability as edge
+from dynjax.experiments import edge_of_stability, memory_capacity
 
-figure = edge.training_figure(dj.sweep.open(sys.argv[1]))
-figure.savefig(pathlib.Path(__file__).parent / "images" / "edge_of_stability.png", dpi=130)
+PICTURES = {
+    "edge-of-stability": ("edge_of_stability.png", edge_of_stability.training_figure),
+    "memory-capacity": ("memory_capacity.png", memory_capacity.phase_figure),
+}
+
+for store in sys.argv[1:]:
+    dataset = dj.sweep.open(store)
+    if dataset.attrs["experiment"] in PICTURES:
+        name, draw = PICTURES[dataset.attrs["experiment"]]
+        draw(dataset).savefig(pathlib.Path(__file__).parent / "images" / name, dpi=130)

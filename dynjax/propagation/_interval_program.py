@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from ._interval_functions import UNARY
 from ._interval_moves import REARRANGEMENTS, add_into, overwrite, rearrange
 from ._interval_rules import RULES, Run, Unsupported
-from ._intervals import Interval, either, point
+from ._intervals import Interval, either, negate, point, square
 
 MAX_TURNS = 20_000  # of a loop; more take minutes here
 
@@ -84,7 +85,8 @@ def _apply(run: Run, primitive: Any, x: list[Interval], params: dict[str, Any]) 
     if body is not None:
         if name not in _CALLS:
             raise Unsupported(f"the primitive `{name}`")
-        return _closed(run, body, x)
+        known_function = _FUNCTIONS.get(_function_name(body))
+        return _closed(run, body, x) if known_function is None else [known_function(*x)]
     known = bool(x) and all(a.exact and a.thin and not a.batched for a in x)
     if name in RULES and not (known and name == "div"):
         try:
@@ -117,6 +119,15 @@ _CALLS = frozenset(
 )
 
 
+# Functions of JAX whose programs work on the bits of numbers, by what they compute.
+_FUNCTIONS: dict[str, Callable[..., Interval]] = {"exp_neg_sq": lambda a: UNARY["exp"](negate(square(a)))}
+
+
+def _function_name(body: Any) -> str:
+    info = getattr(getattr(body, "jaxpr", body), "debug_info", None)
+    return getattr(info, "func_name", "")
+
+
 def _closed(run: Run, body: Any, x: Sequence[Interval]) -> list[Interval]:
     """A jaxpr with or without constants of its own."""
     if hasattr(body, "consts"):
@@ -138,7 +149,7 @@ def _scan(run: Run, x: list[Interval], params: dict[str, Any]) -> list[Interval]
     body, length = params["jaxpr"], int(params["length"])
     if length > MAX_TURNS:
         raise Unsupported(f"a scan of {length} turns")
-    num_consts, num_carry = params["num_consts"], params["num_carry"]
+    num_consts, num_carry = _scan_sizes(params)
     consts, carry, inputs = x[:num_consts], x[num_consts : num_consts + num_carry], x[num_consts + num_carry :]
     turns = range(length - 1, -1, -1) if params["reverse"] else range(length)
     outputs: list[list[Interval]] = []
@@ -152,6 +163,14 @@ def _scan(run: Run, x: list[Interval], params: dict[str, Any]) -> list[Interval]
     if not outputs and len(body.jaxpr.outvars) > num_carry:
         raise Unsupported("a scan of no turns")
     return [*carry, *(_stacked(run, list(column)) for column in zip(*outputs, strict=True))]
+
+
+def _scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are carried."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()  # from JAX 0.12 on
+    return len(list(consts)), len(list(carry))
 
 
 def _slice(a: Interval, turn: int) -> Interval:

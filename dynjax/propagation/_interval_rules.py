@@ -99,6 +99,7 @@ _SIMPLE: dict[str, Callable[..., Interval]] = {
     "atan2": arctangent2,
     "pow": real_power,
     "square": square,
+    "one_minus_square": lambda a: subtract(point(np.ones(())), square(a)),
     "copy_p": lambda a: a,
     "name": lambda a: a,
     "device_put": lambda a: a,
