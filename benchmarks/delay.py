@@ -206,7 +206,7 @@ def gradients():
 
 
 def one_step(lanes):
-    system = dj.systems.mackey_glass(0.1, delay=DELAY)
+    system = dj.systems.mackey_glass(0.1)  # delay 17
     num_steps = 200_000 if lanes == 1 else 4_000
     pasts = jnp.linspace(0.5, 1.3, lanes)
     final = lambda past: dj.evolve(system, system.init(past), num_steps=num_steps).y

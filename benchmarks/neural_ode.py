@@ -4,6 +4,7 @@ A batch of 256 samples of 8 numbers, field 8-64-64-8 with tanh, time 1, mean squ
 precision, rtol = atol = 1e-4. Errors are those against a solution at 1e-12 in double precision.
 """
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -92,6 +93,10 @@ def main():
     model = dj.NeuralODE(
         (SIZE, SIZE, SIZE), hidden=HIDDEN, rtol=TOLERANCE, atol=TOLERANCE, key=jax.random.key(0), dtype=jnp.float32
     )
+    adjoint = dj.NeuralODE(
+        (SIZE, SIZE, SIZE), hidden=HIDDEN, rtol=TOLERANCE, atol=TOLERANCE, key=jax.random.key(0), dtype=jnp.float32,
+        adjoint=diffrax.BacksolveAdjoint(),
+    )  # fmt: skip
     x, y = data(jax.random.key(1))
     value, slope = exact(model, x, y)
 
@@ -103,6 +108,9 @@ def main():
     theirs = lambda out: judged(*out)
     contenders = [
         Contender("dynjax, `model.batch`", ours(model, x, y, True), mine, "one sequence of steps for all samples"),
+        Contender(
+            "dynjax, `BacksolveAdjoint`", ours(adjoint, x, y, True), mine, "adjoint equation, one sequence of steps"
+        ),
         Contender("dynjax, `vmap(model)`", ours(model, x, y, False), mine, "each sample with its own steps"),
         Contender("torchdiffeq, 1 thread", peer(model, x, y, odeint, 1), theirs, "one sequence of steps"),
         Contender("torchdiffeq, 2 threads", peer(model, x, y, odeint, 2), theirs, "likewise"),

@@ -1,4 +1,4 @@
-"""The command line: `dynjax demo`, `edge`, `sgd`, `bias`, `memory`, `embed`, `morse`, `delay-fit`, `report`, `verify`, `doctor`."""
+"""The command line: `dynjax demo`, the experiments (`edge`, `sgd`, `bias`, ...), `report`, `verify`, `doctor`."""
 
 import dataclasses
 import difflib
@@ -176,8 +176,8 @@ def _memory(arguments: list[str]) -> int:
 def _embed(arguments: list[str]) -> int:
     """Exact embeddings and trained networks of the same widths."""
     about = (
-        "Embed six maps exactly by a shear, an isotopy and a delay, train neural ODEs of every width up to that of the shear, and "
-        "compare their errors with the bounds for their widths."
+        "Embed six maps exactly by a shear, an isotopy and a delay, train neural ODEs of every width up to that of the "
+        "shear, and compare their errors with the bounds for their widths."
     )
     return _experiment("embed", "embedding", about, arguments)
 

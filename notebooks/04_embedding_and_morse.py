@@ -33,8 +33,8 @@ import numpy as np
 import optax
 
 import dynjax as dj
-from dynjax.experiments.morse import level_sets
-from dynjax.networks import MLP, Affine, NeuralODE
+from dynjax.experiments import morse
+from dynjax.networks import MLP, NeuralODE
 from dynjax.propagation import (
     DelayEmbedding,
     IsotopyEmbedding,
@@ -55,8 +55,10 @@ key = jax.random.key(0)
 # %% [markdown]
 # ## 1. The shear: every map, exactly
 #
-# With the state $(u, v)$, $u' = 0$ and $v' = \psi(u) / T$, the input rests and drives the output: $v(T) = \psi(x)$. One
-# Runge-Kutta step is exact. The result is an ordinary `NeuralODE`; with a network for $\psi$ it is a starting point for training.
+# With the state $(u, v)$, $u' = 0$ and $v' = \psi(u) / T$, the input rests and drives the output: $v(T) = \psi(x)$.
+# One
+# Runge-Kutta step is exact. The result is an ordinary `NeuralODE`; with a network for $\psi$ it is a starting point
+# for training.
 
 
 # %%
@@ -72,7 +74,8 @@ error = jnp.max(jnp.abs(jax.vmap(shear)(points) - jax.vmap(swirl)(points)))
 print(f"widths {shear.widths}, largest error {error:.1e}")
 
 # %% [markdown]
-# How wide is wide enough? `width_audit` answers for widths or for a model, and `embedding_obstruction` says which derivatives
+# How wide is wide enough? `width_audit` answers for widths or for a model, and `embedding_obstruction` says which
+# derivatives
 # narrower states exclude: $\operatorname{rank} D\Phi \ge \operatorname{rank} W + \operatorname{rank} V - m$.
 
 # %%
@@ -85,8 +88,10 @@ print({m: embedding_obstruction(2, m, 2).excludes(flat) for m in (2, 3, 4)})
 # %% [markdown]
 # ## 2. Why it works: points are lifted past each other
 #
-# On the line a flow keeps the order of points, so that $x^2$ is out of reach: its best monotone fit is $1/2$ away somewhere, and
-# $9/160$ in the mean square. In the plane of $(u, v)$ two points with the same output sit side by side. Below, the flow lines
+# On the line a flow keeps the order of points, so that $x^2$ is out of reach: its best monotone fit is $1/2$ away
+# somewhere, and
+# $9/160$ in the mean square. In the plane of $(u, v)$ two points with the same output sit side by side. Below, the
+# flow lines
 # of a *learnt* augmented field for $x^2$: training finds a way of its own to bend the line into a parabola.
 
 # %%
@@ -154,9 +159,12 @@ figure.tight_layout()
 # %% [markdown]
 # ## 3. Without augmentation: what is possible, and what is not
 #
-# For $m \le d$ the gradient is a product of injective maps, and it has a lower bound that can be computed from the weights,
-# $|\nabla \Phi| \ge \sigma_{\min}(W)\, e^{-KT} |V|$. `classify` checks the hypotheses on the actual weights and gives the certificate
-# for the Runge-Kutta steps that are really taken. No extremum means: if a target has one that is $\delta$ deep on a ball, the
+# For $m \le d$ the gradient is a product of injective maps, and it has a lower bound that can be computed from the
+# weights,
+# $|\nabla \Phi| \ge \sigma_{\min}(W)\, e^{-KT} |V|$. `classify` checks the hypotheses on the actual weights and
+# gives the certificate
+# for the Runge-Kutta steps that are really taken. No extremum means: if a target has one that is $\delta$ deep on a
+# ball, the
 # sup error is at least $\delta / 2$.
 
 # %%
@@ -168,9 +176,12 @@ slopes = jnp.linalg.norm(jax.vmap(jax.grad(lambda x: model(x)[0]))(sample), axis
 print(f"\nsmallest |grad| in 5,000 points {jnp.min(slopes):.4f}; a bowl of depth 1 costs {extremum_error_bound(1.0):g}")
 
 # %% [markdown]
-# On the line every *increasing* map is exact without augmentation, by the isotopy $(1 - t/T)\,x + (t/T)\,\psi(x)$: points move in
-# straight lines, at speeds that depend on time. And with a **delay** even $x^2$ is: the state passes through zero for all
-# inputs at once, while the history still tells them apart (notebook 05 has the details). The price is the gain of the readout.
+# On the line every *increasing* map is exact without augmentation, by the isotopy $(1 - t/T)\,x + (t/T)\,\psi(x)$:
+# points move in
+# straight lines, at speeds that depend on time. And with a **delay** even $x^2$ is: the state passes through zero
+# for all
+# inputs at once, while the history still tells them apart (notebook 05 has the details). The price is the gain of
+# the readout.
 
 # %%
 isotopy = IsotopyEmbedding(lambda x: x + 0.45 * jnp.sin(2 * jnp.pi * x) / jnp.pi)
@@ -190,8 +201,10 @@ figure.tight_layout()
 # %% [markdown]
 # ## 4. All critical points, with a proof
 #
-# `critical_points` looks for every zero of the gradient in a box. The degree is a check: $\sum (-1)^{\mathrm{index}}$ is the winding
-# number of the gradient around the box. It is not a proof. $x^3 - x + y^2$ has a minimum and a saddle, $x^3 + x + y^2$ has
+# `critical_points` looks for every zero of the gradient in a box. The degree is a check: $\sum
+# (-1)^{\mathrm{index}}$ is the winding
+# number of the gradient around the box. It is not a proof. $x^3 - x + y^2$ has a minimum and a saddle, $x^3 + x +
+# y^2$ has
 # nothing, and both have degree 0: a search that misses the pair would not notice. `complete` is a proof, by
 # interval arithmetic.
 
@@ -218,7 +231,7 @@ def picture(fn, found, half_width, ax, title, number=101):
     axis = jnp.linspace(-half_width, half_width, number)
     grid = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
     values = jax.jit(jax.vmap(lambda z: jnp.reshape(fn(z), ())))(grid).reshape(number, number)
-    level_sets(axis, axis, values, found.points, kinds(found), ax=ax)
+    morse.level_sets(axis, axis, values, found.points, kinds(found), ax=ax)
     ax.set_title(title, fontsize=9)
 
 
@@ -232,49 +245,48 @@ figure.tight_layout()
 # %% [markdown]
 # ## 5. Architectures and their classes
 #
-# C1: no critical point. C2: nondegenerate ones only. C3: a degenerate one. Random networks of six architectures; markers are
-# minima (▽), saddles (✕), maxima (▲) and degenerate points (◆).
+# C1: no critical point. C2: nondegenerate ones only. C3: a degenerate one. Random networks of the six architectures of
+# `dynjax morse`; markers are minima (▽), saddles (✕), maxima (▲) and degenerate points (◆). Behind a bottleneck of
+# width 1 and a
+# lift of rank 1 the map is constant along lines, so that critical points come as whole lines.
 
 # %%
-gain = lambda model, factor: jax.tree_util.tree_map(lambda a: factor * a, model)
-strong = lambda model: eqx.tree_at(lambda m: m.field, model, gain(model.field, 2.5))
-ode = lambda m, seed, **kw: strong(NeuralODE((2, m, 1), hidden=(8,), horizon=2.0, num_steps=16, key=jax.random.key(seed), **kw))
-rank_one = Affine(jnp.outer(jnp.array([2.0, -1.0, 1.5]), jnp.array([0.6, 0.8])))
-zoo = {
-    "MLP 2-2-2-1": gain(MLP((2, 2, 2, 1), key=jax.random.key(1)), 2.5),
-    "MLP 2-10-1": gain(MLP((2, 10, 1), key=jax.random.key(11)), 2.5),
-    "MLP 2-1-8-1": gain(MLP((2, 1, 8, 1), key=jax.random.key(2)), 2.5),
-    "neural ODE 2-2-1": ode(2, 4),
-    "neural ODE 2-3-1": ode(3, 106),
-    "neural ODE, lift of rank 1": ode(3, 1, lift=rank_one),
-}
+config = morse.Config()
+picks = (3, 3, 5, 6, 0, 2)
+zoo = {kind.title: morse.networks(kind, config)[seed] for kind, seed in zip(morse.ARCHITECTURES, picks, strict=True)}
 figure, axes = plt.subplots(2, 3, figsize=(9.5, 6.4))
 for ax, (name, network) in zip(axes.ravel(), zoo.items(), strict=True):
-    verdict = classify(network, box=([-2, -2], [2, 2]), prove_complete=name == "MLP 2-10-1")
+    verdict = classify(network, box=([-2, -2], [2, 2]), prove_complete=isinstance(network, MLP))
     allowed = " or ".join(sorted(verdict.classes))
-    print(f"{name:27s} {verdict.architecture:13s} allowed {allowed:14s} found {verdict.empirical.morse_class}"
+    print(f"{name:34s} {verdict.architecture:13s} allowed {allowed:14s} found {verdict.empirical.morse_class}"
           f"  degrees agree: {verdict.empirical.degree_matches}, consistent: {verdict.consistent}")  # fmt: skip
-    picture(network, verdict.empirical, 2.0, ax, f"{name}: {allowed}, found {verdict.empirical.morse_class}", 61)
+    picture(
+        network, verdict.empirical, 2.0, ax, f"{name}\nallowed {allowed}, found {verdict.empirical.morse_class}", 61
+    )
 figure.tight_layout()
 
 # %% [markdown]
 # ## 6. What training does about it
 #
-# Ask all six for a bowl: `dynjax morse --weights trained`. Those that can have a minimum learn it. The others settle for a valley,
-# and something telling happens to the non-augmented perceptron: the target is even, and descent takes the *rank* of its
-# first matrix away. It leaves the class of full-rank networks, in which there is no critical point at all, to get at least a
+# Ask all six for a bowl: `dynjax morse --weights trained`. Those that can have a minimum learn it. The others settle
+# for a valley,
+# and something telling happens to the non-augmented perceptron: the target is even, and descent takes the *rank* of
+# its
+# first matrix away. It leaves the class of full-rank networks, in which there is no critical point at all, to get at
+# least a
 # line of them. `classify` sees it, since it looks at the weights that are there.
 
 # %%
-from dynjax.experiments import morse
-
 config = morse.Config(num_seeds=2, weights="trained", num_steps=100 if SMALL else 1500)
+figure, axes = plt.subplots(1, 4, figsize=(11, 3.1))
+panels = iter(axes)
 for kind in (morse.ARCHITECTURES[0], morse.ARCHITECTURES[1]):
-    for trained_model in morse.train(morse.networks(kind, config), config):
-        axis = jnp.linspace(-2, 2, 41)
-        grid = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
-        error = jnp.max(jnp.abs(jax.vmap(trained_model)(grid)[:, 0] - morse.bowl(grid, 2.0)))
-        verdict = classify(trained_model)
-        ratio = np.linalg.svd(np.asarray(trained_model.weights[0]), compute_uv=False)
-        print(f"{kind.title:30s} sup error {error:.3f}, singular values of W_1 {ratio[0]:.2f} and {ratio[-1]:.0e}: "
-              f"{verdict.architecture}, {' or '.join(sorted(verdict.classes))}")  # fmt: skip
+    for network in morse.train(morse.networks(kind, config), config):
+        verdict = classify(network, box=([-2, -2], [2, 2]))
+        first = np.linalg.svd(np.asarray(network.weights[0]), compute_uv=False)
+        print(
+            f"{kind.title}: singular values of W_1 {first[0]:.2f} and {first[-1]:.0e}, so {verdict.architecture}: "
+            f"{' or '.join(sorted(verdict.classes))}, found {verdict.empirical.morse_class}"
+        )
+        picture(network, verdict.empirical, 2.0, next(panels), kind.title, 61)
+figure.tight_layout()

@@ -1,7 +1,13 @@
 """Embedding: maps as neural ODEs and delay equations, exactly, and what narrower networks cannot do."""
 
 from ._config import Config as Config
-from ._constructions import EXACT as EXACT, Lane as Lane, embedding as embedding, measurements as measurements, plan as plan
+from ._constructions import (
+    EXACT as EXACT,
+    Lane as Lane,
+    embedding as embedding,
+    measurements as measurements,
+    plan as plan,
+)
 from ._figures import (
     bowl_figure as bowl_figure,
     fits_figure as fits_figure,

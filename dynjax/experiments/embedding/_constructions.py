@@ -53,7 +53,7 @@ def embedding(target: Target, construction: str, config: Config) -> Any:
     Raises:
         ValueError: if the map does not increase, or the memory is not above the threshold.
     """
-    sizes = {"in_size": target.in_size, "out_size": target.out_size, "dtype": config.precision}
+    sizes: dict[str, Any] = {"in_size": target.in_size, "out_size": target.out_size, "dtype": config.precision}
     if construction == "shear":
         return ShearEmbedding(target.function, **sizes)
     if construction == "isotopy":

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ... import report
@@ -29,7 +30,9 @@ def fits_figure(dataset: Any) -> Any:
     x = plot_points(1)[:, 0]
     for ax, target in zip(axes, targets, strict=True):
         _dress(ax, target.formula)
-        exact, narrow, wide = (_lane_of(dataset, target, *which) for which in (("shear", 2), ("trained", 1), ("trained", 2)))
+        exact, narrow, wide = (
+            _lane_of(dataset, target, *which) for which in (("shear", 2), ("trained", 1), ("trained", 2))
+        )
         draw = lambda lane, ax=ax, **style: lane is not None and ax.plot(x, dataset.output.values[lane][:, 0], **style)
         ax.plot(x, _values(target)[:, 0], color=_RULE, linewidth=5, solid_capstyle="round")
         draw(exact, color=_INK, linewidth=1.1)
@@ -133,7 +136,9 @@ def plane_figure(dataset: Any) -> Any:
             if lane is not None:
                 _draw_grid(ax, dataset.output.values[lane].reshape(_SIDE, _SIDE, 2))
                 error = float(dataset.sup_error.values[lane])
-                ax.set_xlabel(f"error {error:.1g}" if which[0] in EXACT else f"error {error:.3f}", fontsize=8, color=_FAINT)
+                ax.set_xlabel(
+                    f"error {error:.1g}" if which[0] in EXACT else f"error {error:.3f}", fontsize=8, color=_FAINT
+                )
             margin = 0.18 * (high - low)
             ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
             ax.set_xticks([])
@@ -164,7 +169,9 @@ def bowl_figure(dataset: Any) -> Any:
             continue
         values = dataset.output.values[lane][:, 0].reshape(_SIDE, _SIDE)
         ax.contourf(axis, axis, values, levels=np.linspace(-0.5, 2.5, 16), cmap="cividis", extend="both", alpha=0.92)
-        ax.contour(axis, axis, values, levels=np.linspace(-0.5, 2.5, 16), colors="white", linestyles="solid", linewidths=0.5)
+        ax.contour(
+            axis, axis, values, levels=np.linspace(-0.5, 2.5, 16), colors="white", linestyles="solid", linewidths=0.5
+        )
         error = float(dataset.sup_error.values[lane])
         ax.set_xlabel(f"error {error:.1g}" if which[0] in EXACT else f"error {error:.3f}", fontsize=8, color=_FAINT)
     return figure
@@ -177,7 +184,7 @@ def _colours(number: int) -> list[Any]:
 
 
 def _values(target: Target) -> np.ndarray:
-    return np.asarray(jax.vmap(target.function)(plot_points(target.in_size)))
+    return np.asarray(jax.vmap(target.function)(jnp.asarray(plot_points(target.in_size))))
 
 
 def _lane_of(dataset: Any, target: Target, construction: str, state_size: int) -> int | None:

@@ -114,4 +114,3 @@ def _delay_paths(model: DelayEmbedding, x: Float[Array, "paths d"]) -> tuple[Arr
     spent = jnp.clip(times - field.switch, 0, field.stop - field.switch)
     early = (times < field.switch)[:, None, None]
     return times, jnp.where(early, decay[:, None, None] * start, spent[:, None, None] * drive)
-

@@ -41,7 +41,9 @@ def _twist(x: Float[Array, "2"]) -> Float[Array, "2"]:
 TARGETS = (
     Target("square", "x²", 1, 1, lambda x: x**2, gap=1.0),
     Target("sine", "sin πx", 1, 1, lambda x: jnp.sin(jnp.pi * x)),
-    Target("climb", "x + 0.9 sin(2πx) / 2π", 1, 1, lambda x: x + 0.45 * jnp.sin(2 * jnp.pi * x) / jnp.pi, increasing=True),
+    Target(
+        "climb", "x + 0.9 sin(2πx) / 2π", 1, 1, lambda x: x + 0.45 * jnp.sin(2 * jnp.pi * x) / jnp.pi, increasing=True
+    ),
     Target("bowl", "|x|²", 2, 1, lambda x: jnp.sum(x**2)[None], gap=1.0),
     Target("twist", "rotation by π(1 − |x|²/2)", 2, 2, _twist),
     Target("fold", "(|x|², x₁x₂)", 2, 2, lambda x: jnp.stack([jnp.sum(x**2), x[0] * x[1]]), gap=1.0),

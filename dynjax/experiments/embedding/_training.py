@@ -40,9 +40,11 @@ def trained(targets: list[Target], state_size: int, config: Config) -> list[Neur
     number = config.num_restarts
     models = [make(seed) for _ in targets for seed in range(number)]
     stacked = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *models)
-    ends, errors = _fit(stacked, points, jnp.repeat(values, number, axis=0), mass, config.learning_rate, config.num_steps)
-    errors = np.where(np.isfinite(errors), errors, np.inf).reshape(len(targets), number)
-    best = number * np.arange(len(targets)) + np.argmin(errors, axis=1)
+    ends, errors = _fit(
+        stacked, points, jnp.repeat(values, number, axis=0), mass, config.learning_rate, config.num_steps
+    )
+    misfits = np.nan_to_num(np.asarray(errors), nan=np.inf).reshape(len(targets), number)
+    best = number * np.arange(len(targets)) + np.argmin(misfits, axis=1)
     finer = NeuralODE(widths, key=key, hidden=(config.width,), time_dependent=True, num_steps=_FINER * config.ode_steps,
                       dtype=dtype)  # fmt: skip
     return [_with_arrays(finer, jax.tree_util.tree_map(lambda leaf, i=i: leaf[i], ends)) for i in best]

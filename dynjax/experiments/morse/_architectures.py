@@ -18,13 +18,16 @@ class Architecture(NamedTuple):
     Attributes:
         name: as stored.
         title: as shown.
-        allowed: the Morse classes that its theorem leaves.
+        profile: what `classify` calls it while all its matrices have the ranks they start with.
+        allowed: the Morse classes that its theorem leaves; for the bottleneck of width 1 < 2 and the lift of rank 1 the map is
+            constant along lines, so that all its critical points are degenerate.
         make: a random network of it.
         extremum: whether it can have a strict local extremum; if not, the error for a bowl is at least half its depth.
     """
 
     name: str
     title: str
+    profile: str
     allowed: tuple[str, ...]
     make: Callable[[Config, PRNGKeyArray], Any]
     extremum: bool
@@ -60,12 +63,16 @@ def _flat_lift(state: int, key: PRNGKeyArray, config: Config) -> Affine:
 
 
 ARCHITECTURES = (
-    Architecture("mlp", "MLP, non-augmented: 2-2-2-1", ("C1",), _perceptron(2, 2, 2, 1), False),
-    Architecture("mlp-augmented", "MLP, augmented: 2-10-1", ("C1", "C2"), _perceptron(2, 10, 1), True),
-    Architecture("mlp-bottleneck", "MLP, bottleneck: 2-1-8-1", ("C1", "C3"), _perceptron(2, 1, 8, 1), False),
-    Architecture("ode", "neural ODE, non-augmented: 2-2-1", ("C1",), _ode(2), False),
-    Architecture("ode-augmented", "neural ODE, augmented: 2-3-1", ("C1", "C2"), _ode(3), True),
-    Architecture("ode-degenerate", "neural ODE, lift of rank 1: 2-3-1", ("C1", "C3"), _ode(3, flat=True), False),
+    Architecture("mlp", "MLP, non-augmented: 2-2-2-1", "non-augmented", ("C1",), _perceptron(2, 2, 2, 1), False),
+    Architecture("mlp-augmented", "MLP, augmented: 2-10-1", "augmented", ("C1", "C2"), _perceptron(2, 10, 1), True),
+    Architecture(
+        "mlp-bottleneck", "MLP, bottleneck: 2-1-8-1", "bottleneck", ("C1", "C3"), _perceptron(2, 1, 8, 1), False
+    ),
+    Architecture("ode", "neural ODE, non-augmented: 2-2-1", "non-augmented", ("C1",), _ode(2), False),
+    Architecture("ode-augmented", "neural ODE, augmented: 2-3-1", "augmented", ("C1", "C2"), _ode(3), True),
+    Architecture(
+        "ode-degenerate", "neural ODE, lift of rank 1: 2-3-1", "degenerate", ("C1", "C3"), _ode(3, flat=True), False
+    ),
 )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ...networks import MLP
-from ...propagation import Classification, classify
+from ...propagation import Classification, CriticalPoints, classify
 from ._architectures import ARCHITECTURES, Architecture, networks
 from ._config import Config
 from ._training import bowl, train
@@ -73,9 +73,11 @@ def _row(model: Any, kind: Architecture, config: Config) -> dict[str, Any]:
     across = jnp.asarray(grid(config), dtype)
     points = jnp.stack(jnp.meshgrid(across, across), -1)  # (y, x, 2)
     values, slopes = _surface(model, points)
-    return _findings(verdict, kind, cells) | {
+    found = verdict.empirical
+    assert found is not None
+    return _findings(verdict, found, kind, cells) | {
         "value": np.asarray(values),
-        "least_gradient": min(float(jnp.min(slopes)), float(jnp.min(verdict.empirical.gradient_norm, initial=jnp.inf))),
+        "least_gradient": min(float(jnp.min(slopes)), float(jnp.min(found.gradient_norm, initial=jnp.inf))),
         "mean_gradient": float(jnp.mean(slopes)),
         "sup_error": float(jnp.max(jnp.abs(values - bowl(points, config.half_width)))),
     }
@@ -88,22 +90,22 @@ def _surface(model: Any, points: Float[Array, "y x 2"]) -> tuple[Float[Array, "y
     return values, jnp.linalg.norm(gradients, axis=-1)
 
 
-def _findings(verdict: Classification, kind: Architecture, cells: int) -> dict[str, Any]:
-    found = verdict.empirical
-    assert found is not None
+def _findings(verdict: Classification, found: CriticalPoints, kind: Architecture, cells: int) -> dict[str, Any]:
     degenerate, index = np.asarray(found.degenerate), np.asarray(found.morse_index)
     kinds = np.where(degenerate, 3, index)
     certificate = float("nan") if verdict.certificate is None else verdict.certificate.value
     proof = 2 if certificate > 0 else int(found.complete)
+    as_listed = verdict.architecture == kind.profile
+    allowed = verdict.classes & set(kind.allowed) if as_listed else verdict.classes
     places = np.full((MOST_POINTS, 2), np.nan)
     places[: len(kinds)] = np.asarray(found.points)[:MOST_POINTS]
     shown = np.full(MOST_POINTS, -1, np.int32)
     shown[: len(kinds)] = kinds[:MOST_POINTS]
     return {
         "found": np.int32(CLASSES.index(found.morse_class)),
-        "allowed": np.array([name in verdict.classes for name in CLASSES], np.int32),
-        "as_listed": np.int32(verdict.classes == set(kind.allowed)),
-        "consistent": np.int32(bool(verdict.consistent)),
+        "allowed": np.array([name in allowed for name in CLASSES], np.int32),
+        "as_listed": np.int32(as_listed),
+        "consistent": np.int32(found.morse_class in allowed),
         "count": np.bincount(kinds, minlength=4).astype(np.int32),
         "point": places,
         "kind": shown,

@@ -42,7 +42,13 @@ class Config:
 
     def __post_init__(self) -> None:
         """Say at once what cannot work."""
-        for name, least in (("num_seeds", 1), ("ode_steps", 1), ("max_cells", 0), ("ode_max_cells", 0), ("num_steps", 1)):
+        for name, least in (
+            ("num_seeds", 1),
+            ("ode_steps", 1),
+            ("max_cells", 0),
+            ("ode_max_cells", 0),
+            ("num_steps", 1),
+        ):
             _check_integer(name, getattr(self, name), least)
         for name in ("gain", "half_width", "horizon", "learning_rate"):
             value = getattr(self, name)

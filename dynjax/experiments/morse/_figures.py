@@ -86,7 +86,16 @@ def level_sets(x: Any, y: Any, values: Any, points: Any, kinds: Sequence[str], *
     levels = np.unique(0.5 * (spread + even))
     if levels.size > 1:
         ax.contourf(x, y, values, levels=levels, cmap="cividis", alpha=0.92)
-        ax.contour(x, y, values, levels=levels, colors="white", linestyles="solid", linewidths=0.35 if small else 0.55, alpha=0.75)
+        ax.contour(
+            x,
+            y,
+            values,
+            levels=levels,
+            colors="white",
+            linestyles="solid",
+            linewidths=0.35 if small else 0.55,
+            alpha=0.75,
+        )
     points = np.reshape(np.asarray(points, float), (-1, 2))
     for kind, (marker, size, face) in MARKS.items():
         rows = np.array([k == kind for k in kinds], bool)
@@ -160,10 +169,14 @@ def error_figure(dataset: Any) -> Any:
                    linewidth=0.6)  # fmt: skip
         if not can:
             ax.plot([bowl_bound()] * 2, [place - 0.42, place + 0.42], color=_INK, linewidth=1.6, zorder=2)
-            ax.axvspan(0, bowl_bound(), (place + 0.1) / len(kinds), (place + 0.9) / len(kinds), color="#eef1f4", zorder=0)
+            ax.axvspan(
+                0, bowl_bound(), (place + 0.1) / len(kinds), (place + 0.9) / len(kinds), color="#eef1f4", zorder=0
+            )
     ax.set_yticks(range(len(kinds)), [kind.architecture.title for kind in reversed(kinds)])
     ax.set(ylim=(-0.5, len(kinds) - 0.5), xlim=(0, None))
-    ax.set_xlabel("sup error for the bowl; grey: impossible, at least half the depth of the bowl", fontsize=9, color=_INK)
+    ax.set_xlabel(
+        "sup error for the bowl; grey: impossible, at least half the depth of the bowl", fontsize=9, color=_INK
+    )
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set(color=_RULE, linewidth=0.8)
     ax.tick_params(colors=_RULE, labelcolor=_INK, labelsize=8, length=0)

@@ -14,7 +14,12 @@ from ._figures import error_figure, gallery_figure, gradient_figure, levels_figu
 from ._summary import COLUMNS, TRAINED_COLUMNS, LaneSummary, by_architecture, is_trained, summarise, table_rows
 from ._training import bowl_bound
 
-_TONES = {"agrees with the theorem": "good", "contradiction": "bad", "degrees differ": "warning", "unfinished": "warning"}
+_TONES = {
+    "agrees with the theorem": "good",
+    "contradiction": "bad",
+    "degrees differ": "warning",
+    "unfinished": "warning",
+}
 _LANE_COLUMNS = ("architecture", "seed", "allowed", "found", "minima", "saddles", "maxima", "degenerate", "degree",
                  "winding number", "completeness", "smallest |grad|", "proved bound", "verdict")  # fmt: skip
 
@@ -74,21 +79,25 @@ def _headline(lanes: list[LaneSummary], trained: bool) -> list[tuple[str, Any, s
 
 def _levels_section(page: Any, dataset: Any, trained: bool) -> None:
     text = (
-        "The level sets of a network without augmentation are a foliation of the square: curves that begin and end on the boundary, "
-        "none of which closes or crosses another, since the gradient vanishes nowhere. One more dimension, or one layer that is wider "
-        "than the input, lets them close around minima and maxima and cross at saddles. Behind a bottleneck, or a lift "
-        "that does not see all directions, the map is constant along lines, and where it is critical it is so on a whole line."
+        "The level sets of a network without augmentation are a foliation of the square: curves that begin and end "
+        "on the boundary, none of which closes or crosses another, since the gradient vanishes nowhere. One more "
+        "dimension, or one layer that is wider than the input, lets them close around minima and maxima and cross at "
+        "saddles. Behind a bottleneck, or a lift that does not see all directions, the map is constant along lines, "
+        "and where it is critical it is so on a whole line."
     )
     if trained:
         text += (
-            "\n\nHere training asks all of them for a minimum in the middle. Networks without augmentation cannot have one. They do "
-            "what is next best, a valley, and the perceptrons among them give up the rank of their first matrix on the way: the "
-            "target is even, so that weights with rank one are a limit of descent, and only such weights have a bottom at all."
+            "\n\nHere training asks all of them for a minimum in the middle. Networks without augmentation cannot "
+            "have one. The neural ODE leads a channel from the middle to the boundary, so that no level set has to "
+            "close. The perceptron does something else: the target is even, and descent takes the rank of its first "
+            "matrix away. It leaves the full-rank networks, which have no critical point, for those with a whole "
+            "line of them, and `classify` sees that in its weights."
         )
     page.section("Level sets", text)
     page.figure(
         levels_figure(dataset),
-        "One network of each architecture; lighter is higher. Of a line of degenerate critical points at most 16 are marked.",
+        "One network of each architecture; lighter is higher. Of a line of degenerate critical points at most 16 are "
+        "marked.",
         alt="Level sets of six networks with minima, saddles, maxima and degenerate critical points marked.",
     )
     page.figure(
@@ -101,9 +110,10 @@ def _levels_section(page: Any, dataset: Any, trained: bool) -> None:
 def _error_section(page: Any, dataset: Any) -> None:
     page.section(
         "What augmentation buys",
-        "The bowl is 1 deep. If a continuous map without local extremum came closer to it than 1/2 everywhere, its minimum over the "
-        "square would lie inside. So the sup error is at least 1/2, whatever the width, the depth and the training; the same holds for "
-        "maps that are constant along lines, since the line through the middle meets both 0 and 1.",
+        "The bowl is 1 deep. If a continuous map without local extremum came closer to it than 1/2 everywhere, its "
+        "minimum over the square would lie inside. So the sup error is at least 1/2, whatever the width, the depth "
+        "and the training; the same holds for maps that are constant along lines, since the line through the middle "
+        "meets both 0 and 1.",
     )
     page.figure(
         error_figure(dataset),
@@ -115,10 +125,11 @@ def _error_section(page: Any, dataset: Any) -> None:
 def _table_section(page: Any, dataset: Any, trained: bool) -> None:
     page.section(
         "Classes",
-        "C1: no critical point. C2: all critical points are nondegenerate, and there is one. C3: one is degenerate. Degrees agree if "
-        "the sum of (−1)^index over the points found is the winding number of the gradient around the square, as it must be if "
-        "none was missed. That does not prove completeness: a missed pair of a minimum and a saddle would not show. What proves it is a "
-        "positive lower bound of the gradient, or branch and bound with interval arithmetic.",
+        "C1: no critical point. C2: all critical points are nondegenerate, and there is one. C3: one is degenerate. "
+        "Degrees agree if the sum of (−1)^index over the points found is the winding number of the gradient around "
+        "the square, as it must be if none was missed. That does not prove completeness: a missed pair of a minimum "
+        "and a saddle would not show. What proves it is a positive lower bound of the gradient, or branch and bound "
+        "with interval arithmetic.",
     )
     rows = [
         [*map(_as_number, row[: len(COLUMNS)]), *row[len(COLUMNS) :]]
@@ -135,10 +146,10 @@ def _as_number(cell: str) -> Any:
 def _gradient_section(page: Any, dataset: Any) -> None:
     page.section(
         "How small can the gradient get?",
-        "For a neural ODE without augmentation |grad| ≥ σ_min(W) e^(−KT) |V|, with the readout V, the lift W and a Lipschitz constant "
-        "K of the field (with the factor of each Runge-Kutta step in place of e^(−KT) for the steps that are taken). For a perceptron it "
-        "is at least the product of the smallest singular values and slopes. The bounds are small, but they are positive, "
-        "which is all that a proof needs.",
+        "For a neural ODE without augmentation |grad| ≥ σ_min(W) e^(−KT) |V|, with the readout V, the lift W and a "
+        "Lipschitz constant K of the field (with the factor of each Runge-Kutta step in place of e^(−KT) for the "
+        "steps that are taken). For a perceptron it is at least the product of the smallest singular values and "
+        "slopes. The bounds are small, but they are positive, which is all that a proof needs.",
     )
     page.figure(
         gradient_figure(dataset),
