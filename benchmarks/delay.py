@@ -201,7 +201,9 @@ def gradients():
             judged,
         ),
         Contender(
-            "dynjax, segments, rtol 1e-6", gradients_ours(*problem, rtol=1e-6, atol=1e-6, max_segments=3), judged
+            "dynjax, segments, rtol 1e-6",
+            gradients_ours(*problem, rtol=1e-6, atol=1e-6, max_segments=3, max_steps=64),
+            judged,
         ),
         Contender(
             "torchdde, 10 RK4 steps for the delay", gradients_torchdde(*problem, 0.1, False), judged, "backpropagation"
@@ -210,6 +212,8 @@ def gradients():
             "torchdde, adjoint, 10 RK4 steps", gradients_torchdde(*problem, 0.1, True), judged, "adjoint equation"
         ),
     ]
+    for contender in contenders[:2]:
+        contender.calls = 5
     return race(contenders, 5)
 
 
