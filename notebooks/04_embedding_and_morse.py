@@ -30,10 +30,9 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
 
 import dynjax as dj
-from dynjax.experiments import morse
+from dynjax.experiments import fit, morse
 from dynjax.networks import MLP, NeuralODE
 from dynjax.propagation import (
     DelayEmbedding,
@@ -103,23 +102,11 @@ def mean_square(model):
     return weights @ (jax.vmap(model)(nodes)[:, 0] - nodes[:, 0] ** 2) ** 2
 
 
-@eqx.filter_jit
-def train(model, num_steps, rate=0.03):
-    """Adam on the integral over [-1, 1], by Gauss-Legendre quadrature."""
-    optimizer = optax.adam(optax.cosine_decay_schedule(rate, num_steps))
-
-    def step(carry, _):
-        model, state = carry
-        updates, state = optimizer.update(jax.grad(mean_square)(model), state)
-        return (optax.apply_updates(model, updates), state), None
-
-    return jax.lax.scan(step, (model, optimizer.init(model)), None, length=num_steps)[0][0]
-
-
 def best(state_size, num_steps, seeds=3):
     """The best of a few networks."""
     make = lambda s: NeuralODE((1, state_size, 1), key=jax.random.fold_in(key, s), time_dependent=True, num_steps=12)
-    return min((train(make(s), num_steps) for s in range(seeds)), key=lambda model: float(mean_square(model)))
+    train = lambda model: fit(mean_square, model, num_steps=num_steps, learning_rate=0.03).model
+    return min((train(make(s)) for s in range(seeds)), key=lambda model: float(mean_square(model)))
 
 
 num_steps = 150 if SMALL else 2000

@@ -10,6 +10,7 @@ from . import (
     sgd_stability as sgd_stability,
 )
 from ._doctor import diagnose as diagnose
+from ._fit import Fit as Fit, fit as fit
 from ._registry import EXPERIMENTS as EXPERIMENTS, Experiment as Experiment, find_experiment as find_experiment
 from ._runner import (
     precision as precision,

@@ -6,10 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from ...networks import NeuralODE
+from .._fit import fit
 from ._config import Config
 from ._targets import Target, quadrature
 
@@ -40,9 +40,9 @@ def trained(targets: list[Target], state_size: int, config: Config) -> list[Neur
     number = config.num_restarts
     models = [make(seed) for _ in targets for seed in range(number)]
     stacked = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *models)
-    ends, errors = _fit(
-        stacked, points, jnp.repeat(values, number, axis=0), mass, config.learning_rate, config.num_steps
-    )
+    data = (points, jnp.repeat(values, number, axis=0), mass)
+    ends = fit(_loss, stacked, *data, num_steps=config.num_steps, learning_rate=config.learning_rate).model
+    errors = eqx.filter_jit(_errors)(ends, *data)
     misfits = np.nan_to_num(np.asarray(errors), nan=np.inf).reshape(len(targets), number)
     best = number * np.arange(len(targets)) + np.argmin(misfits, axis=1)
     finer = NeuralODE(widths, key=key, hidden=(config.width,), time_dependent=True, num_steps=_FINER * config.ode_steps,
@@ -56,21 +56,13 @@ def _with_arrays(like: NeuralODE, model: NeuralODE) -> NeuralODE:
     return eqx.tree_at(where, like, where(model))
 
 
-@eqx.filter_jit
-def _fit(
-    models: Any, x: Float[Array, "nodes d"], y: Float[Array, "lanes nodes q"], mass: Array, rate: float, num_steps: int
-) -> tuple[Any, Float[Array, "lanes"]]:
-    """Adam in the mean square over the cube, for all networks at once."""
-    optimizer = optax.adam(optax.cosine_decay_schedule(rate, num_steps))
+def _errors(
+    models: Any, x: Float[Array, "nodes d"], y: Float[Array, "lanes nodes q"], mass: Array
+) -> Float[Array, "lanes"]:
+    """Mean square errors over the cube."""
+    outputs = jax.vmap(lambda model: jax.vmap(model)(x))(models)
+    return jnp.sum((outputs - y) ** 2, -1) @ mass
 
-    def errors(models: Any) -> Float[Array, "lanes"]:
-        outputs = jax.vmap(lambda model: jax.vmap(model)(x))(models)
-        return jnp.sum((outputs - y) ** 2, -1) @ mass
 
-    def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
-        models, state = carry
-        updates, state = optimizer.update(jax.grad(lambda m: jnp.sum(errors(m)))(models), state)
-        return (optax.apply_updates(models, updates), state), None
-
-    models = jax.lax.scan(step, (models, optimizer.init(models)), None, length=num_steps)[0][0]
-    return models, errors(models)
+def _loss(models: Any, x: Array, y: Array, mass: Array) -> Array:
+    return jnp.sum(_errors(models, x, y, mass))

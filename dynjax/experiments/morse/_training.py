@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from ...networks import NeuralODE
 from ...propagation import extremum_error_bound
+from .._fit import fit
 from ._config import Config
 
 _NODES = 10  # Gauss-Legendre nodes along each side
@@ -33,25 +33,15 @@ def train(models: list[Any], config: Config) -> list[Any]:
     x = jnp.asarray(config.half_width * np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2), dtype)
     mass = jnp.asarray(np.outer(weights, weights).ravel() / 4, dtype)
     stacked = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *models)
-    trained = _fit(stacked, x, bowl(x, config.half_width), mass, config.learning_rate, config.num_steps)
-    return [jax.tree_util.tree_map(lambda leaf, i=i: leaf[i], trained) for i in range(len(models))]
+    y = bowl(x, config.half_width)
+    done = fit(_loss, stacked, x, y, mass, num_steps=config.num_steps, learning_rate=config.learning_rate)
+    return [jax.tree_util.tree_map(lambda leaf, i=i: leaf[i], done.model) for i in range(len(models))]
 
 
-@eqx.filter_jit
-def _fit(models: Any, x: Array, y: Array, mass: Array, rate: float, num_steps: int) -> Any:
-    optimizer = optax.adam(optax.cosine_decay_schedule(rate, num_steps))
-
-    def loss(models: Any) -> Array:
-        # Summed over networks: each sees the gradient of its own error.
-        outputs = jax.vmap(lambda model: jax.vmap(_with_fixed_lift(model))(x)[:, 0])(models)
-        return jnp.sum(((outputs - y) ** 2) @ mass)
-
-    def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
-        models, state = carry
-        updates, state = optimizer.update(jax.grad(loss)(models), state)
-        return (optax.apply_updates(models, updates), state), None
-
-    return jax.lax.scan(step, (models, optimizer.init(models)), None, length=num_steps)[0][0]
+def _loss(models: Any, x: Array, y: Array, mass: Array) -> Array:
+    """Summed over networks: each sees the gradient of its own error."""
+    outputs = jax.vmap(lambda model: jax.vmap(_with_fixed_lift(model))(x)[:, 0])(models)
+    return jnp.sum(((outputs - y) ** 2) @ mass)
 
 
 def _with_fixed_lift(model: Any) -> Any:
