@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core import tree_all_finite
 from ._dde_windows import Inputs, Setup, Sight, View, lags, real_field
+from ._flow import as_slope
 
 PLAIN = -1  # the end of a segment where nothing happens
 FINISH = -2  # the end of all, t1
@@ -31,10 +32,12 @@ class Ledger(NamedTuple):
         orders: of the breakpoint at the beginning of each segment: the lowest derivative of the solution that jumps.
         labels: how often each delay was crossed on the way from the root (last column) to the breakpoint. Two that agree in
             value and label are one and the same, also in their derivatives.
+        first: the order that t0 hands on. There history and solution are always told apart, even where nothing jumps.
     """
 
     orders: Int[Array, "num_segments_1"]
     labels: Int[Array, "num_segments_1 r_1"]
+    first: Int[Array, ""]
 
 
 ROUGHEST = 0
@@ -42,10 +45,32 @@ SMOOTHEST = 1_000_000
 _KINK = 2  # f has a kink there, y' too
 
 
-def empty_ledger(num_segments: int, r: int) -> Ledger:
+def empty_ledger(num_segments: int, r: int, smooth_start: Bool[Array, ""]) -> Ledger:
     """The breakpoint at t0, and room for others."""
     orders = jnp.full((num_segments + 1,), SMOOTHEST, jnp.int32).at[0].set(ROUGHEST)
-    return Ledger(orders, jnp.zeros((num_segments + 1, r + 1), jnp.int32))
+    first = jnp.where(smooth_start, SMOOTHEST, ROUGHEST).astype(jnp.int32)
+    return Ledger(orders, jnp.zeros((num_segments + 1, r + 1), jnp.int32), first)
+
+
+def starts_smoothly(inputs: Inputs, times: Float[Array, " r"], setup: Setup) -> Bool[Array, ""]:
+    """Whether a neutral solution leaves its history, at the delayed `times`, without a jump in y or y'.
+
+    Breakpoints of a neutral equation never become smoother. Where delays come back to old ones again and again there are
+    soon more than can be stepped on, so that those which carry no jump of the slope must not be followed.
+    """
+    if not setup.neutral:
+        return jnp.asarray(False)
+    push = lambda t: jax.jvp(inputs.history, (t,), (jnp.ones_like(t),))
+    past, slope = push(inputs.start)
+    delayed = tuple(push(jnp.minimum(times[j], inputs.start)) for j in range(len(inputs.delays)))
+    rate = as_slope(inputs.field(inputs.start, inputs.y0, delayed, inputs.args), inputs.y0)
+
+    def same(a: Array, b: Array) -> Array:
+        return jnp.all(jnp.abs(a - b) <= 10 * (setup.atol + setup.rtol * jnp.abs(b)))
+
+    leaves = jax.tree_util.tree_leaves
+    pairs = [*zip(leaves(past), leaves(inputs.y0), strict=True), *zip(leaves(rate), leaves(slope), strict=True)]
+    return jnp.all(jnp.stack([same(a, b) for a, b in pairs]))
 
 
 def nearness(inputs: Inputs) -> Array:
@@ -163,11 +188,13 @@ def move_on(
     met = delay_hit & (together | (number == at))
     where = _places(begins, sight, times, k)
     where = jnp.where(met[:r], sight.above, jnp.where(met[r:], sight.base - 1, where)).astype(jnp.int32)
-    order = jnp.where(delay_hit, ledger.orders[targets[at]] + (0 if setup.neutral else 1), SMOOTHEST)
+    before = jnp.where(targets[at] == 0, ledger.first, ledger.orders[targets[at]])
+    order = jnp.where(delay_hit, before + (0 if setup.neutral else 1), SMOOTHEST)
     order = jnp.where(hit >= 2 * r, _KINK, jnp.minimum(order, SMOOTHEST)).astype(jnp.int32)
     root = jnp.where(jnp.arange(r + 1) == r, k + 1, 0).astype(jnp.int32)
     label = jnp.where(delay_hit, wanted[at], root)
-    ledger = Ledger(ledger.orders.at[k + 1].set(order), ledger.labels.at[k + 1].set(label))
+    orders, labels = ledger.orders.at[k + 1].set(order), ledger.labels.at[k + 1].set(label)
+    ledger = ledger._replace(orders=orders, labels=labels)
     now = jnp.sign(kink_values(inputs, landing.time, landing.state)).astype(sides.dtype)
     passed = jnp.arange(sides.shape[0]) == hit - 2 * r
     return ledger, where, jnp.where(passed, -sides, jnp.where(sides == 0, now, sides))

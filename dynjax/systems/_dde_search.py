@@ -24,11 +24,18 @@ from ._dde_windows import (
     window_slots,
 )
 
-MOST_SWEEPS = 8
-_MOST_SOLVES = 12 * MOST_SWEEPS
+_MOST_SWEEPS = 8
+# Derivatives of the past come back with a factor below 1 that does not shrink with the segment where the delay vanishes.
+_MOST_SWEEPS_NEUTRAL = 48
+_MOST_HALVINGS = 12
 _SAMPLES = 8
 _SHORT = 2  # a delay below so many steps makes a segment overlap with its own past
 _FIRST_OVERLAP = 4  # and be so many steps long, at first
+
+
+def most_sweeps(setup: Setup) -> int:
+    """How often a segment that sees itself is solved before its length is halved."""
+    return _MOST_SWEEPS_NEUTRAL if setup.neutral else _MOST_SWEEPS
 
 
 class Habits(NamedTuple):
@@ -124,10 +131,10 @@ def find_segment(
         jnp.asarray(int(Status.RUNNING), jnp.int8), jnp.asarray(False),
     )  # fmt: skip
     last = jax.lax.while_loop(lambda a: ~a.done, lambda a: _next_attempt(a, task, setup), start)
-    return _conclude(last, task, habits)
+    return _conclude(last, task, habits, setup)
 
 
-def _conclude(last: _Attempt, task: _Task, habits: Habits) -> Found:
+def _conclude(last: _Attempt, task: _Task, habits: Habits, setup: Setup) -> Found:
     begin = task.chart.begins[task.k]
     whole = jnp.where(last.length > 0, last.length, 1)
     cut = (last.end - begin) / whole
@@ -136,7 +143,7 @@ def _conclude(last: _Attempt, task: _Task, habits: Habits) -> Found:
     longest = jnp.max(jnp.where(jnp.isfinite(sizes), sizes, 0)) * (last.end - begin)
     # One step may be all that fits between two breakpoints: let the next one try more.
     step = jnp.where(last.end > begin, jnp.where(jnp.isfinite(knots[2]), longest, 5 * longest), task.step)
-    easy = last.sweeps <= MOST_SWEEPS // 2
+    easy = last.sweeps <= most_sweeps(setup) // 2
     overlap = jnp.where(task.overlap, jnp.where(easy, 2, 1) * last.length, habits.overlap)
     # A delay that did not see the segment after all may still reach its beginning by rounding, and would find no derivatives.
     above = jnp.where(
@@ -157,8 +164,9 @@ def _next_attempt(before: _Attempt, task: _Task, setup: Setup) -> _Attempt:
     alone = ~jnp.any(watched)
     agreed = alone | ((gap <= 1) & (now.sweeps > 1))
     failed = (now.status != int(Status.OK)) | ~jnp.isfinite(gap)
-    spent = now.num_solves >= _MOST_SOLVES
-    halve = task.overlap & ~spent & (failed | (~agreed & (now.sweeps >= MOST_SWEEPS)))
+    most = most_sweeps(setup)
+    spent = now.num_solves >= _MOST_HALVINGS * most
+    halve = task.overlap & ~spent & (failed | (~agreed & (now.sweeps >= most)))
     done = spent | jnp.where(failed, ~task.overlap, agreed)
     why = jnp.where(now.status == int(Status.OK), int(Status.NONFINITE), now.status)
     status = jnp.where(failed, why, jnp.where(spent & ~agreed, int(Status.NOT_CONVERGED), now.status))

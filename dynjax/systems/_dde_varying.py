@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int8, PyTree
 
 from .._core import Status
-from ._dde_crossing import Landing, Ledger, empty_ledger, kink_values, land, move_on, nearness
+from ._dde_crossing import Landing, Ledger, empty_ledger, kink_values, land, move_on, nearness, starts_smoothly
 from ._dde_pieces import Pieces, empty_pieces, put_piece, take_piece
 from ._dde_replay import Replay
 from ._dde_search import Found, Habits, find_segment, put_own
@@ -166,7 +166,7 @@ def _begin(inputs: Inputs, frozen: Inputs, setup: Setup) -> _State:
         jnp.full((setup.num_segments + 1,), inputs.start),
         jnp.full((setup.num_segments,), frozen.start),
         empty_pieces(setup.num_segments, setup.max_steps, _template(inputs, setup), dtype),
-        empty_ledger(setup.num_segments, r),
+        empty_ledger(setup.num_segments, r, starts_smoothly(frozen, times, setup)),
         where,
         sides,
         habits,

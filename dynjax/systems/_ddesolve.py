@@ -132,7 +132,8 @@ def ddesolve(
     A delay may be a function `tau(t, y, args)` of time and state. Each segment is then solved until t - tau leaves the pieces
     that it can see smoothly; the breakpoint is located on the dense output, and takes its derivative from the implicit function
     theorem. Where a delay is shorter than a step, or vanishes, a segment sees itself and is solved again and again with the
-    last solution (waveform iteration), until nothing changes by more than the tolerance, at most 8 times.
+    last solution (waveform iteration), until nothing changes by more than the tolerance; if that takes more than 8 solutions
+    (48 where the equation is neutral), over half the length.
 
     Derivatives with respect to `y0`, `args`, the delays, `t0`, `t1`, and arrays in `history` and `vector_field` are those of
     the discrete solution with its steps held fixed. In reverse mode each step is taken once more, and memory grows

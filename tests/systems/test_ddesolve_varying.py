@@ -173,6 +173,51 @@ def logarithmic(level, **options):
     return ddesolve(field, 1.0, 10.0, 1.0, history=constant(level), delays=delay, max_segments=8, **TIGHT, **options)
 
 
+@pytest.mark.parametrize(
+    "delay", [lambda t, y, args: y**2 / 4, lambda t, y, args: t - y + 2], ids=["t - y^2 / 4", "y - 2"]
+)
+def test_neutral_equations_with_a_state_dependent_delay(delay):
+    # y'(t) = -y'(t - tau) after the past 1 - t: the slope jumps from -1 to 1, and y = t + 1.
+    field = lambda t, y, d, args: -d[0][1]
+    solution = ddesolve(
+        field, 0.0, 1.0, 1.0, history=lambda t: 1 - t, delays=delay, neutral=True, max_segments=8, **TIGHT
+    )
+    assert solution.status == Status.OK
+    assert abs(float(solution.final) - 2) < 1e-8
+
+
+@pytest.mark.slow  # 15 s
+@pytest.mark.parametrize("strength", [0.1, 0.3, 0.5])
+def test_neutral_equations_whose_state_dependent_delay_vanishes_now_and_then(strength):
+    # y = sin t; the delayed time is t y^2. What y' sees of itself comes back with a factor of up to `strength`.
+    def field(t, y, delayed, c):
+        value, slope = delayed[0]
+        seen = t * jnp.sin(t) ** 2
+        return jnp.cos(t) * (1 + value) + c * y * slope + (1 - c) * jnp.sin(t) * jnp.cos(seen) - jnp.sin(t + seen)
+
+    solution = ddesolve(
+        field, 0.0, 3.0, 0.0, history=jnp.sin, delays=lambda t, y, args: t - t * y**2, args=jnp.asarray(strength),
+        neutral=True, ts=np.linspace(0.1, 3.0, 30), **TIGHT,
+    )  # fmt: skip
+    assert solution.status == Status.OK
+    np.testing.assert_allclose(solution.ys, np.sin(solution.ts), atol=1e-9)
+    np.testing.assert_allclose(solution.final, np.sin(3.0), rtol=1e-8)
+
+
+@pytest.mark.slow  # 15 s
+@pytest.mark.parametrize("strength", [0.2, 0.4, 0.6])
+def test_a_neutral_delay_that_vanishes_once_in_a_period(strength):
+    # y = log(t + 3). From period to period the delayed time sweeps over all that came before, and segments double.
+    ago = lambda t: 0.5 * t * (1 - jnp.cos(2 * jnp.pi * t))
+    field = lambda t, y, d, c: jnp.exp(-y) + c * (jnp.sin(d[0][1]) - jnp.sin(1 / (3 + ago(t))))
+    solution = ddesolve(
+        field, 0.0, 2.4, jnp.log(3.0), history=lambda t: jnp.log(t + 3), delays=lambda t, y, args: t - ago(t),
+        args=jnp.asarray(strength), neutral=True, **TIGHT,
+    )  # fmt: skip
+    assert solution.status == Status.OK
+    np.testing.assert_allclose(solution.final, np.log(5.4), rtol=1e-8)
+
+
 @pytest.mark.slow  # 20 s
 def test_a_doubly_nested_state_dependent_delay_and_its_derivative():
     # At level 1 the first stretch is y = t, which any step solves exactly: its derivative t ln t is not, and gets small
