@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import importlib.util
 import os
 import pathlib
@@ -70,6 +71,10 @@ def _guarded(command: Callable[[list[str]], int], rest: list[str]) -> int:
         if os.environ.get("DYNJAX_TRACEBACK"):
             raise
         return _fail(str(error), BAD_ARGUMENTS)
+    except BrokenPipeError:
+        # Whoever read the output is gone (`| head`); the interpreter flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         return _fail("Interrupted before anything was saved; run the same command again.", 75)
 
@@ -144,68 +149,50 @@ def _parse(kind: Any, arguments: list[str], command: str, **kwargs: Any) -> Any:
     return tyro.cli(kind, args=arguments, prog=f"dynjax {command}", **kwargs)
 
 
-def _edge(arguments: list[str]) -> int:
-    """An edge-of-stability sweep."""
-    about = "Train one network at many learning rates at once and follow the sharpness of every lane."
-    return _experiment("edge", "edge-of-stability", about, arguments)
-
-
-def _sgd(arguments: list[str]) -> int:
-    """Exponents of SGD at an interpolation solution, and real runs."""
-    about = "Predict at which learning rates SGD stays at a solution with zero loss, and let real runs of SGD check it."
-    return _experiment("sgd", "sgd-stability", about, arguments)
-
-
-def _bias(arguments: list[str]) -> int:
-    """End points of gradient descent and SGD on f(x) = a b x."""
-    about = (
-        "Run gradient descent and SGD on f(x) = a b x from many starts, and compare the minima they find with theory."
-    )
-    return _experiment("bias", "implicit-bias", about, arguments)
-
-
-def _memory(arguments: list[str]) -> int:
-    """A phase diagram of trained delay equations."""
-    about = (
+# command: (experiment, what its help says)
+_EXPERIMENTS = {
+    "edge": (
+        "edge-of-stability",
+        "Train one network at many learning rates at once and follow the sharpness of every lane.",
+    ),
+    "sgd": (
+        "sgd-stability",
+        "Predict at which learning rates SGD stays at a solution with zero loss, and let real runs of SGD check it.",
+    ),
+    "bias": (
+        "implicit-bias",
+        "Run gradient descent and SGD on f(x) = a b x from many starts, and compare the minima they find with theory.",
+    ),
+    "memory": (
+        "memory-capacity",
         "Train scalar neural delay equations under a hard Lipschitz bound K over a grid of K tau and T / tau, and compare "
-        "what they can learn with the sharp curve on which the state begins to merge inputs."
-    )
-    return _experiment("memory", "memory-capacity", about, arguments)
-
-
-def _embed(arguments: list[str]) -> int:
-    """Exact embeddings and trained networks of the same widths."""
-    about = (
-        "Embed six maps exactly by a shear, an isotopy and a delay, train neural ODEs of every width up to that of the "
-        "shear, and compare their errors with the bounds for their widths."
-    )
-    return _experiment("embed", "embedding", about, arguments)
-
-
-def _morse(arguments: list[str]) -> int:
-    """Critical points of networks."""
-    about = (
-        "Find all critical points of networks R^2 -> R of six architectures, random or trained to a bowl, and compare them with "
-        "what the theorems allow: none, nondegenerate ones, or degenerate ones."
-    )
-    return _experiment("morse", "morse", about, arguments)
-
-
-def _delay_fit(arguments: list[str]) -> int:
-    """A delay equation learnt from a series."""
-    about = (
+        "what they can learn with the sharp curve on which the state begins to merge inputs.",
+    ),
+    "delay-fit": (
+        "delay-fit",
         "Learn y' = f(y, y(t - tau)) with an unknown delay from a series, and compare the Lyapunov exponents of what was "
-        "learnt with those of the truth: a low forecast error does not mean that the dynamics are right."
-    )
-    return _experiment("delay-fit", "delay-fit", about, arguments)
+        "learnt with those of the truth: a low forecast error does not mean that the dynamics are right.",
+    ),
+    "morse": (
+        "morse",
+        "Find all critical points of networks R^2 -> R of six architectures, random or trained to a bowl, and compare them "
+        "with what the theorems allow: none, nondegenerate ones, or degenerate ones.",
+    ),
+    "embed": (
+        "embedding",
+        "Embed six maps exactly by a shear, an isotopy and a delay, train neural ODEs of every width up to that of the "
+        "shear, and compare their errors with the bounds for their widths.",
+    ),
+}
 
 
-def _experiment(command: str, name: str, about: str, arguments: list[str]) -> int:
+def _experiment(command: str, arguments: list[str]) -> int:
     """Flags of an experiment and of its run, then the sweep."""
     import tyro
 
     from .experiments import config_from_toml, config_to_toml, find_experiment
 
+    name, about = _EXPERIMENTS[command]
     kind = find_experiment(name).config
     defaults: Any = config_from_toml(kind, _flag_value(arguments, "--config"))
 
@@ -397,13 +384,7 @@ def _worker(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": _demo,
-    "edge": _edge,
-    "sgd": _sgd,
-    "bias": _bias,
-    "memory": _memory,
-    "embed": _embed,
-    "morse": _morse,
-    "delay-fit": _delay_fit,
+    **{command: functools.partial(_experiment, command) for command in _EXPERIMENTS},
     "report": _report,
     "verify": _verify,
     "doctor": _doctor,

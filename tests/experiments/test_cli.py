@@ -277,3 +277,19 @@ def test_interrupting_the_command_saves_and_resumes(tmp_path):
     assert "same command" in errors
     done = int(dj.sweep.open(out).steps_done[0])
     assert 0 < done < json.loads(dj.sweep.open(out).attrs["identity"])["num_segments"]
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = [sys.executable, "-m", "dynjax.cli", "memory", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait() == 141
+    assert errors == b""
+
+
+@pytest.mark.parametrize("command", ["edge", "sgd", "bias", "memory", "delay-fit", "morse", "embed"])
+def test_every_experiment_has_help_and_names_a_wrong_flag(command, capsys):
+    assert run(command, "--help") == 0
+    assert "type: ignore" not in capsys.readouterr().out
+    assert run(command, "--no-such-flag", "1") == 2
