@@ -1,6 +1,6 @@
 """What the arguments of a delay solve must be, looked at before anything is traced."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
@@ -54,8 +54,6 @@ def as_state(y0: PyTree) -> PyTree:
 
 def as_delays(delays: Any, dtype: Any) -> Float[Array, " r"]:
     """The delays as one vector."""
-    for delay in delays if isinstance(delays, Sequence) else [delays]:
-        check_that(not callable(delay), "delays", "be numbers", "found a function", TypeError)
     lags = jnp.atleast_1d(jnp.asarray(delays, dtype))
     check_that(lags.ndim == 1 and lags.shape[0] > 0, "delays", "be one number or a sequence of numbers", found(lags))
     return jnp.asarray(lags, dtype)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..._core import Status
+from .._text_table import text_table
 
 DELAY_MARGIN = 0.01  # a delay is found if it is off by at most this part of the true one
 SURE = 3.0  # standard errors
@@ -172,12 +173,4 @@ def table(dataset: Any) -> str:
     Returns:
         A header, a rule, and a line for each lane.
     """
-    rows = [COLUMNS, *table_rows(summarise(dataset))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = []
-    for number, row in enumerate(rows):
-        cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
-        lines.append("  ".join([*cells, row[-1]]).rstrip())
-        if number == 0:
-            lines.append("  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    return text_table(COLUMNS, table_rows(summarise(dataset)))

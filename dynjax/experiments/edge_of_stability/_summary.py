@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..._core import Status
+from .._text_table import text_table
 
 CROSSING = 0.95  # a lane has reached the edge when its edge ratio passes this
 BAND = (0.95, 1.05)  # where the median of the edge ratio lies for a lane at the edge
@@ -195,12 +196,4 @@ def table(dataset: Any) -> str:
     Returns:
         A header, a rule, and a line for each lane.
     """
-    rows = [COLUMNS, *table_rows(summarise(dataset))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = []
-    for number, row in enumerate(rows):
-        cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
-        lines.append("  ".join([*cells, row[-1]]).rstrip())
-        if number == 0:
-            lines.append("  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    return text_table(COLUMNS, table_rows(summarise(dataset)))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._text_table import text_table
 from ._constructions import EXACT
 from ._targets import find_target
 
@@ -121,16 +122,4 @@ def table(dataset: Any) -> str:
     Returns:
         A header, a rule, and a line for each lane.
     """
-    rows = [COLUMNS, *table_rows(summarise(dataset))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = []
-    for number, row in enumerate(rows):
-        cells = [
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        cells[-1] = row[-1]
-        lines.append("  ".join(cells).rstrip())
-        if number == 0:
-            lines.append("  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    return text_table(COLUMNS, table_rows(summarise(dataset)), left=2)

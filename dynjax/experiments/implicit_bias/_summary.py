@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...reference import scalar_sgd_thresholds
+from .._text_table import text_table
 
 _MARGIN = 1.01  # limits up to this multiple of the predicted edge count as within it
 _WITHIN = 0.99  # fraction of the limits that must lie within the predicted edge
@@ -176,12 +177,4 @@ def table(dataset: Any) -> str:
     Returns:
         A header, a rule, and a line for each lane.
     """
-    rows = [COLUMNS, *table_rows(summarise(dataset))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = []
-    for number, row in enumerate(rows):
-        cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
-        lines.append("  ".join([*cells, row[-1]]).rstrip())
-        if number == 0:
-            lines.append("  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    return text_table(COLUMNS, table_rows(summarise(dataset)))

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ...propagation import critical_solution, first_zero, memory_threshold, monotone_error_bound
+from .._text_table import text_table
 from ._targets import TARGETS
 
 _ROUNDING = 1e-6  # relative slack of the error bound; far below any difference that is seen
@@ -168,12 +169,4 @@ def table(dataset: Any) -> str:
     Returns:
         A header, a rule, and a line for each horizon and memory capacity.
     """
-    rows = [COLUMNS, *table_rows(summarise(dataset))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = []
-    for number, row in enumerate(rows):
-        cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
-        lines.append("  ".join([*cells, row[-1]]).rstrip())
-        if number == 0:
-            lines.append("  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    return text_table(COLUMNS, table_rows(summarise(dataset)))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._text_table import text_table
 from ._architectures import ARCHITECTURES, Architecture
 from ._classification import CLASSES, PROOFS, REASONS
 from ._training import bowl_bound
@@ -190,15 +191,8 @@ def table(dataset: Any) -> str:
         A header, a rule, and a line for each architecture.
     """
     trained = is_trained(dataset)
-    rows = [(*COLUMNS, *TRAINED_COLUMNS * trained), *table_rows(by_architecture(dataset), trained=trained)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for number, row in enumerate(rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-        if number == 0:
-            lines.append("  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    columns = (*COLUMNS, *TRAINED_COLUMNS * trained)
+    return text_table(columns, table_rows(by_architecture(dataset), trained=trained), left=1, prose=False)
 
 
 def is_trained(dataset: Any) -> bool:

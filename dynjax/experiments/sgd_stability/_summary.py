@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .._text_table import text_table
+
 LEAST_ESCAPED = 0.95  # fraction of the runs that must escape where the exponent is positive
 _SURE = 2.0  # an exponent within so many standard errors of zero has no sign
 _AGREES = 3.0  # rates that differ by at most so many standard errors agree
@@ -163,12 +165,4 @@ def table(dataset: Any) -> str:
         f"{str(name).replace('_', ' ')} {float(value):.4g}"
         for name, value in zip(dataset.criterion.values, dataset.threshold.values[0], strict=True)
     )
-    rows = [COLUMNS, *table_rows(summarise(dataset))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = [f"critical learning rates: {thresholds}", ""]
-    for number, row in enumerate(rows):
-        cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
-        lines.append("  ".join([*cells, row[-1]]).rstrip())
-        if number == 0:
-            lines.append("  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    return f"critical learning rates: {thresholds}\n\n{text_table(COLUMNS, table_rows(summarise(dataset)))}"
