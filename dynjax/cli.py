@@ -25,6 +25,8 @@ commands:
   embed      maps as neural ODEs: exact embeddings, trained networks of the same widths, and what narrow ones cannot do
   morse      critical points of networks of six architectures, random or trained, against what the theorems allow
   delay-fit  learn a delay equation with an unknown delay from a series; its exponents against those of the truth
+  meanfield  synchrony on a graph of your choice against coupling: several sizes, the limit, the critical coupling
+  attention  clusters of tokens under self-attention over inverse temperatures: predicted number, growth, lifetimes
   report     write the HTML report of a store
   verify     check a store for damage; --repair computes damaged blocks again
   doctor     say which versions, devices, precision and cache will be used, and check one product
@@ -168,6 +170,8 @@ _EXPERIMENTS = {
         "Train scalar neural delay equations under a hard Lipschitz bound K over a grid of K tau and T / tau, and compare "
         "what they can learn with the sharp curve on which the state begins to merge inputs.",
     ),
+    "meanfield": ("meanfield", "Kuramoto oscillators on a graph: order parameters over couplings, sizes and their limit."),
+    "attention": ("attention", "Follow tokens under self-attention over inverse temperatures: clusters and theory."),
     "delay-fit": (
         "delay-fit",
         "Learn y' = f(y, y(t - tau)) with an unknown delay from a series, and compare the Lyapunov exponents of what was "

@@ -1,10 +1,12 @@
 """Experiments: frozen configurations, pure programs, summaries and reports. No numerics of their own."""
 
 from . import (
+    attention as attention,
     delay_fit as delay_fit,
     edge_of_stability as edge_of_stability,
     embedding as embedding,
     implicit_bias as implicit_bias,
+    meanfield as meanfield,
     memory_capacity as memory_capacity,
     morse as morse,
     sgd_stability as sgd_stability,

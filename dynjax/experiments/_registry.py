@@ -5,7 +5,17 @@ from collections.abc import Callable
 from typing import Any
 
 from ..sweep import StoreMismatch
-from . import delay_fit, edge_of_stability, embedding, implicit_bias, memory_capacity, morse, sgd_stability
+from . import (
+    attention,
+    delay_fit,
+    edge_of_stability,
+    embedding,
+    implicit_bias,
+    meanfield,
+    memory_capacity,
+    morse,
+    sgd_stability,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +86,17 @@ EXPERIMENTS = {
         workers=0,
         block=5,
     ),
+    "meanfield": Experiment(
+        name="meanfield",
+        config=meanfield.Config,
+        program=meanfield.program,
+        lanes=meanfield.lanes,
+        labels=meanfield.labels,
+        fingerprint=meanfield.fingerprint,
+        table=meanfield.table,
+        write_report=meanfield.write_report,
+        block=12,
+    ),
     "memory-capacity": Experiment(
         name="memory-capacity",
         config=memory_capacity.Config,
@@ -112,6 +133,17 @@ EXPERIMENTS = {
         workers=0,
         block=16,
         prepare=morse.classifications,
+    ),
+    "attention": Experiment(
+        name="attention",
+        config=attention.Config,
+        program=attention.program,
+        lanes=attention.lanes,
+        labels=attention.labels,
+        fingerprint=attention.fingerprint,
+        table=attention.table,
+        write_report=attention.write_report,
+        block=5,
     ),
     "delay-fit": Experiment(
         name="delay-fit",

@@ -1,5 +1,13 @@
 """Reference values: exponents, thresholds and roots in closed form, as functions that can be differentiated and mapped."""
 
+from ._attention import (
+    attention_cluster_number as attention_cluster_number,
+    attention_mode_growth as attention_mode_growth,
+    attention_noise_threshold as attention_noise_threshold,
+    equiangular_overlap as equiangular_overlap,
+    hemisphere_probability as hemisphere_probability,
+)
+from ._bessel import bessel_i as bessel_i, bessel_ie as bessel_ie, bessel_ratio as bessel_ratio
 from ._deep_networks import (
     deep_linear_exponents as deep_linear_exponents,
     relu_network_exponent as relu_network_exponent,
@@ -11,6 +19,7 @@ from ._diffusion import (
     geometric_brownian_variance as geometric_brownian_variance,
     white_noise_oscillator_exponent as white_noise_oscillator_exponent,
 )
+from ._faddeeva import erfcx as erfcx, faddeeva as faddeeva
 from ._gaussian_products import (
     gaussian_product_exponents as gaussian_product_exponents,
     gaussian_product_variances as gaussian_product_variances,
@@ -29,6 +38,34 @@ from ._kernel_sgd import (
     orthogonal_sgd_exponents as orthogonal_sgd_exponents,
     sgd_exponent_sum as sgd_exponent_sum,
     two_gradient_sgd_exponents as two_gradient_sgd_exponents,
+)
+from ._kuramoto import (
+    beat_frequency as beat_frequency,
+    gaussian_critical_coupling as gaussian_critical_coupling,
+    gaussian_growth_rate as gaussian_growth_rate,
+    gaussian_order_parameter as gaussian_order_parameter,
+    lorentzian_critical_coupling as lorentzian_critical_coupling,
+    lorentzian_order_parameter as lorentzian_order_parameter,
+    noisy_order_parameter as noisy_order_parameter,
+    ott_antonsen_transient as ott_antonsen_transient,
+    phase_locked_difference as phase_locked_difference,
+    uniform_critical_coupling as uniform_critical_coupling,
+    uniform_order_parameter as uniform_order_parameter,
+)
+from ._kuramoto_graphs import (
+    adaptive_in_phase_state as adaptive_in_phase_state,
+    max_kernel_eigenvalue as max_kernel_eigenvalue,
+    power_law_eigenvalue as power_law_eigenvalue,
+    power_law_field as power_law_field,
+    ring_eigenvalue as ring_eigenvalue,
+    ring_smallest_eigenvalue as ring_smallest_eigenvalue,
+    small_world_eigenvalue as small_world_eigenvalue,
+    triad_order_parameters as triad_order_parameters,
+    twisted_amplitude as twisted_amplitude,
+    twisted_critical_fraction as twisted_critical_fraction,
+    twisted_growth_rate as twisted_growth_rate,
+    two_block_eigenvalue as two_block_eigenvalue,
+    volterra_growth as volterra_growth,
 )
 from ._linear import (
     gradient_descent_exponents as gradient_descent_exponents,
@@ -50,6 +87,22 @@ from ._maps import (
     henon_exponent_sum as henon_exponent_sum,
     logistic_exponent as logistic_exponent,
     tent_exponent as tent_exponent,
+)
+from ._mean_field import (
+    double_well_critical_noise as double_well_critical_noise,
+    flow_matching_floor as flow_matching_floor,
+    mean_field_ou_variance as mean_field_ou_variance,
+    quadratic_network_overlap as quadratic_network_overlap,
+    uniform_sample_wasserstein as uniform_sample_wasserstein,
+)
+from ._mean_field_table import (
+    ReferenceValue as ReferenceValue,
+    mean_field_table as mean_field_table,
+)
+from ._mixture_transport import (
+    LineMixture as LineMixture,
+    monotone_transport as monotone_transport,
+    variance_preserving_transport as variance_preserving_transport,
 )
 from ._scalar_sgd import (
     ScalarSGDThresholds as ScalarSGDThresholds,
