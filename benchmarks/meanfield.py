@@ -18,7 +18,6 @@ import scipy.sparse as sp
 from harness import Contender, race, save
 from scipy.integrate import solve_ivp
 
-import dynjax as dj
 from dynjax.meanfield import AllToAll, Sparse, coupling_sweep, kuramoto, order_parameter
 
 MILLION, STEPS, DT = 1_000_000, 20, 0.05

@@ -42,6 +42,11 @@ if TYPE_CHECKING:
         spectral_density as spectral_density,
         trace as trace,
     )
+    from .meanfield import (
+        DigraphMeasure as DigraphMeasure,
+        GraphOperator as GraphOperator,
+        critical_coupling as critical_coupling,
+    )
     from .networks import (
         MLP as MLP,
         DenseResNet as DenseResNet,
@@ -127,6 +132,7 @@ _NAMES = {
         "tangent_kernel",
     ),
     "linalg": ("diagonal", "effective_dimension", "eigs", "eigsh", "spectral_density", "trace"),
+    "meanfield": ("DigraphMeasure", "GraphOperator", "critical_coupling"),
     "networks": ("MLP", "DenseResNet", "LipschitzField", "NeuralDDE", "NeuralODE", "ResNet"),
     "propagation": (
         "DelayEmbedding",

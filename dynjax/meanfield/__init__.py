@@ -6,6 +6,23 @@ from ._adaptive import (
     adaptive_kuramoto as adaptive_kuramoto,
     in_phase_state as in_phase_state,
 )
+from ._attention import (
+    AttentionFlow as AttentionFlow,
+    attention_energy as attention_energy,
+    attention_flow as attention_flow,
+    sphere_tokens as sphere_tokens,
+)
+from ._attention_circle import (
+    angles_to_tokens as angles_to_tokens,
+    attention_limit as attention_limit,
+    circle_attention as circle_attention,
+    tokens_to_angles as tokens_to_angles,
+)
+from ._attention_modes import (
+    cluster_prediction as cluster_prediction,
+    mode_growth_rate as mode_growth_rate,
+    noise_threshold as noise_threshold,
+)
 from ._block import Block as Block
 from ._bounded_lipschitz import bounded_lipschitz as bounded_lipschitz
 from ._circle_distance import (
@@ -14,6 +31,7 @@ from ._circle_distance import (
     circle_wasserstein as circle_wasserstein,
 )
 from ._circulant import Circulant as Circulant, Window as Window
+from ._clusters import Clusters as Clusters, count_clusters as count_clusters
 from ._combination import Combination as Combination
 from ._convergence import (
     ConvergenceReport as ConvergenceReport,
@@ -26,6 +44,7 @@ from ._couplings import (
     Pairwise as Pairwise,
 )
 from ._cumulative import Cumulative as Cumulative
+from ._diffusion import Diffusion as Diffusion
 from ._digraph_measure import DigraphMeasure as DigraphMeasure, LabelGrid as LabelGrid, as_grid as as_grid
 from ._dispersion import growth_rate as growth_rate, leading_root as leading_root
 from ._dobrushin import (
@@ -33,6 +52,7 @@ from ._dobrushin import (
     dobrushin_bound as dobrushin_bound,
     dobrushin_certificate as dobrushin_certificate,
 )
+from ._edge_list import EdgeList as EdgeList
 from ._fibre_distance import (
     fibre_distance as fibre_distance,
     fibre_distances as fibre_distances,
@@ -55,12 +75,31 @@ from ._label_spectrum import (
     transient_growth as transient_growth,
 )
 from ._low_rank import LowRank as LowRank
+from ._masked_network import hopfield as hopfield, masked_network as masked_network
+from ._mckean import (
+    critical_noise as critical_noise,
+    magnetisation as magnetisation,
+    mckean_mean as mckean_mean,
+    mckean_vlasov as mckean_vlasov,
+)
+from ._metastability import (
+    Metastability as Metastability,
+    circle_moments as circle_moments,
+    metastability_report as metastability_report,
+)
 from ._order_parameter import (
     complex_order_parameter as complex_order_parameter,
     local_order_parameter as local_order_parameter,
     order_parameter as order_parameter,
 )
 from ._ott_antonsen import OttAntonsen as OttAntonsen, ott_antonsen as ott_antonsen
+from ._pair_stream import Causal as Causal, pair_average as pair_average
+from ._pair_system import (
+    CouplingTerm as CouplingTerm,
+    PairCoupling as PairCoupling,
+    SeparableCoupling as SeparableCoupling,
+    pair_system as pair_system,
+)
 from ._parent_map import ParentMap as ParentMap
 from ._phase_laws import (
     CosinePhases as CosinePhases,
@@ -89,51 +128,12 @@ from ._sweep_couplings import (
 from ._thresholds import critical_coupling as critical_coupling
 from ._triads import triads as triads, triads_limit as triads_limit, triads_stationary as triads_stationary
 from ._twisted_states import twist as twist, twist_eigenvalues as twist_eigenvalues
-from ._validity import MeanFieldWarning as MeanFieldWarning
-from ._vlasov import vlasov as vlasov
-from ._attention import (
-    AttentionFlow as AttentionFlow,
-    attention_energy as attention_energy,
-    attention_flow as attention_flow,
-    sphere_tokens as sphere_tokens,
-)
-from ._attention_circle import (
-    angles_to_tokens as angles_to_tokens,
-    attention_limit as attention_limit,
-    circle_attention as circle_attention,
-    tokens_to_angles as tokens_to_angles,
-)
-from ._attention_modes import (
-    cluster_prediction as cluster_prediction,
-    mode_growth_rate as mode_growth_rate,
-    noise_threshold as noise_threshold,
-)
-from ._clusters import Clusters as Clusters, count_clusters as count_clusters
-from ._diffusion import Diffusion as Diffusion
-from ._edge_list import EdgeList as EdgeList
-from ._masked_network import hopfield as hopfield, masked_network as masked_network
-from ._mckean import (
-    critical_noise as critical_noise,
-    magnetisation as magnetisation,
-    mckean_mean as mckean_mean,
-    mckean_vlasov as mckean_vlasov,
-)
-from ._metastability import (
-    Metastability as Metastability,
-    circle_moments as circle_moments,
-    metastability_report as metastability_report,
-)
-from ._pair_stream import Causal as Causal, pair_average as pair_average
-from ._pair_system import (
-    CouplingTerm as CouplingTerm,
-    PairCoupling as PairCoupling,
-    SeparableCoupling as SeparableCoupling,
-    pair_system as pair_system,
-)
 from ._two_layer import (
     TwoLayerRisk as TwoLayerRisk,
     two_layer_flow as two_layer_flow,
     two_layer_output as two_layer_output,
     two_layer_sgd as two_layer_sgd,
 )
+from ._validity import MeanFieldWarning as MeanFieldWarning
+from ._vlasov import vlasov as vlasov
 from ._wasserstein_flow import wasserstein_flow as wasserstein_flow

@@ -1,5 +1,6 @@
 """The dispersion relation of the incoherent state: how fast a perturbation of given eigenvalue and harmonic grows."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -96,16 +97,19 @@ def _leading(law: AbstractFrequencyLaw, noise: Array, strengths: Array, ends: li
     """The highest root over the harmonics and the eigenvalues of both ends."""
     orders = jnp.arange(1, strengths.shape[0] + 1)
 
-    def root(order: Any, strength: Any, zeta: Any) -> Any:
+    def root(law: Any, noise: Any, order: Any, strength: Any, zeta: Any) -> Any:
         value = resolvent_root(law, strength * zeta / 2)
         return jnp.asarray(order * (value - order * noise) + 1j * order * law.center)
+
+    # The search is over frozen values; only the winner is differentiated.
+    frozen = functools.partial(root, *lax.stop_gradient((law, noise)))
 
     best = jnp.asarray(0j)
     height = jnp.asarray(-jnp.inf)
     for sign, end in zip((1, -1), ends, strict=True):
-        index = _argmax(root, end, orders, jnp.where(sign * strengths >= 0, strengths, 0))
+        index = _argmax(frozen, end, orders, jnp.where(sign * strengths >= 0, strengths, 0))
         row, column = jnp.unravel_index(index, (orders.shape[0], end.values.shape[0]))
-        value = root(orders[row], strengths[row], end.differentiable(column))
+        value = root(law, noise, orders[row], strengths[row], end.differentiable(column))
         better = (sign * strengths[row] >= 0) & ((value.real > height) | jnp.isnan(value.real))
         best, height = jnp.where(better, value, best), jnp.where(better, value.real, height)
     return jnp.where(jnp.isneginf(height), jax.lax.complex(height, jnp.zeros_like(height)), best)

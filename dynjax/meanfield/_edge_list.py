@@ -10,8 +10,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Inexact, Int
 
-from .._core import check_count, check_that, found
+from .._core import check_count, check_that, found, is_concrete
 from ._graph_operator import GraphOperator
+from ._sparse import Sparse
 
 _WIDTH = 8
 
@@ -99,7 +100,24 @@ class EdgeList(GraphOperator):
         self.sources, self.targets = (jnp.asarray(nodes) for nodes in ends)
         self.weights = weights
         self.out_of, self.into = (GroupSum(nodes, num_nodes) for nodes in ends)
-        self.num_nodes = num_nodes
+        self.num_nodes = int(num_nodes)
+
+    @classmethod
+    def of(cls, graph: Sparse) -> "EdgeList":
+        """The edges of a sparse operator, with the same averages.
+
+        Args:
+            graph: known before tracing; its weights may be traced.
+
+        Raises:
+            ValueError: if the edges are traced.
+        """
+        check_that(is_concrete(graph.lists), "graph", "be known before tracing", "its edges are traced")
+        sources, targets = (np.asarray(nodes) for nodes in graph.edges())
+        weights = graph.num_nodes / graph.divisor * (jnp.ones(len(sources)) if graph.weights is None else graph.weights)
+        for factor, nodes in ((graph.target_factor, targets), (graph.source_factor, sources)):
+            weights = weights if factor is None else weights * factor[nodes]
+        return cls(sources, targets, graph.num_nodes, weights)
 
     def at_sources(self, values: Inexact[Array, "nodes columns"]) -> Inexact[Array, "edges columns"]:
         """The rows of the driving nodes, edge by edge."""

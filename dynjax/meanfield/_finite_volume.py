@@ -43,7 +43,7 @@ class FiniteVolumeFibres(AbstractFibres, AbstractMap):
     def __init__(
         self, grid: LabelGrid, frequencies: FibreFrequencies, coupling: Array, noise: Array, dt: Array, num_cells: int
     ):
-        self.grid, self.frequencies, self.num_cells = grid, frequencies, num_cells
+        self.grid, self.frequencies, self.num_cells = grid, frequencies, int(num_cells)
         self.coupling, self.noise, self.dt = coupling, noise, dt
 
     @property

@@ -45,7 +45,7 @@ class FourierFibres(AbstractFibres, AbstractMap):
     def __init__(
         self, grid: LabelGrid, frequencies: FibreFrequencies, coupling: Any, noise: Any, dt: Any, num_modes: int
     ):
-        self.grid, self.frequencies, self.num_modes = grid, frequencies, num_modes
+        self.grid, self.frequencies, self.num_modes = grid, frequencies, int(num_modes)
         self.coupling, self.noise, self.dt = coupling, noise, dt
         # Here, so that no step computes them again.
         self.coefficients = _coefficients(frequencies, noise, dt, num_modes)

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Inexact, Int
 
-from .._core import check_count, check_that, found
+from .._core import check_count, check_that, found, is_concrete
 from ._edge_list import EdgeList, as_columns
 from ._graph_operator import AllToAll, Dense, GraphOperator
+from ._sparse import Sparse
 
 # Numbers that a block of rows may hold at once: a megabyte or two, which stays in the cache of a core.
 _BLOCK_NUMBERS = 2**18
@@ -32,7 +33,7 @@ class Causal(GraphOperator):
 
     def __init__(self, num_nodes: int, reverse: bool = False):
         check_count(num_nodes, "num_nodes")
-        self.num_nodes, self.reverse = num_nodes, bool(reverse)
+        self.num_nodes, self.reverse = int(num_nodes), bool(reverse)
 
     def _product(self, columns: Inexact[Array, "nodes columns"]) -> Inexact[Array, "nodes columns"]:
         return lax.cumsum(columns, axis=0, reverse=self.reverse) / self.num_nodes
@@ -124,7 +125,7 @@ def pair_average(
     r"""The averages (1/N) sum_j a_ij g(x_i, x_j) for a coupling of which nothing is known.
 
     All pairs are visited in blocks of rows, so that the memory is O(N); no array of N x N differences is formed. On an
-    `EdgeList` only its edges are visited, in memory O(edges). Where g separates into products, a `GraphOperator` applied to
+    `EdgeList`, and on a `Sparse` graph that is known before tracing, only edges are visited, in memory O(edges). Where g separates into products, a `GraphOperator` applied to
     the factors costs O(N C) in place of O(N^2).
 
     Args:
@@ -142,6 +143,8 @@ def pair_average(
     states = jnp.asarray(states)
     good = states.ndim > 0 and states.shape[0] == graph.num_nodes
     check_that(good, "states", f"have a leading axis of {graph.num_nodes} nodes", found(states))
+    if isinstance(graph, Sparse) and is_concrete(graph.lists):
+        graph = EdgeList.of(graph)
     if isinstance(graph, EdgeList):
         return _edge_average(interaction, states, graph)
     pairs = jax.vmap(jax.vmap(interaction, (None, 0)), (0, None))

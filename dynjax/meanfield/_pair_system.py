@@ -12,8 +12,10 @@ from .._core import Function, check_count, check_that, found
 from ..systems import Flow
 from ..systems._system import as_number
 from ._diffusion import Diffusion
+from ._edge_list import EdgeList
 from ._graph_operator import GraphOperator
 from ._pair_stream import pair_average
+from ._sparse import Sparse
 
 
 class SeparableCoupling(eqx.Module):
@@ -82,6 +84,8 @@ class CouplingTerm(eqx.Module):
         check_that(good, "graph", "be a GraphOperator or a function of the time", found(graph), TypeError)
         good = isinstance(coupling, SeparableCoupling | PairCoupling)
         check_that(good, "coupling", "be a SeparableCoupling or a PairCoupling", found(coupling), TypeError)
+        if isinstance(graph, Sparse) and isinstance(coupling, PairCoupling):
+            graph = EdgeList.of(graph)  # here, where the edges are known: inside a compiled step they are traced
         self.graph = graph if isinstance(graph, GraphOperator) else Function(graph)
         self.coupling = coupling
         self.strength = as_number(strength, "strength")

@@ -120,7 +120,8 @@ def _blocked(
 
     def stage(k: int, block: Any, fields: list[list[Phases]]) -> Phases:
         now, own = block
-        turns, slopes = _turns(half if shared else own), []
+        turns = _turns(half if shared else own)
+        slopes: list[Phases] = []
         for j in range(k):
             # The two parts of a phasor are two loops on a CPU. Without barriers each repeats all stages before it.
             state = keep(_stage(method, j, now, turns, slopes, h)) if j else now

@@ -119,7 +119,15 @@ def stationary_state(
     noisy = not (is_concrete(noise) and float(np.asarray(noise)) == 0)
     # Checks the law before anything is solved.
     jax.eval_shape(lambda law: response(law, jnp.ones(1), jnp.ones(()), noisy=noisy), frequencies)
-    return _solve(_reduced(as_grid(measure, num_labels)), frequencies, coupling, noise, noisy)
+    return _solve(_labelled(measure, num_labels), frequencies, coupling, noise, noisy)
+
+
+def _labelled(measure: Any, num_labels: int | None) -> LabelGrid:
+    """The labels to solve on. A graph that is not traced itself is looked at even inside someone's `jax.jit`."""
+    if is_concrete(measure):
+        with jax.ensure_compile_time_eval():
+            return _reduced(as_grid(measure, num_labels))
+    return _reduced(as_grid(measure, num_labels))
 
 
 def _reduced(grid: LabelGrid) -> LabelGrid:

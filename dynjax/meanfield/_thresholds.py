@@ -103,14 +103,13 @@ def _first(
     """The smallest threshold over the active harmonics and the eigenvalues of one end."""
     orders = jnp.arange(1, strengths.shape[0] + 1)
 
-    def threshold(order: Any, strength: Any, zeta: Any) -> Any:
-        return _threshold(law, order * noise, strength * zeta)
-
-    table = jax.vmap(lambda m, a: jax.vmap(lambda zeta: threshold(m, a, zeta))(end.values))
+    # The search is over frozen values; only the winner is differentiated.
+    fixed_law, fixed_noise, fixed = lax.stop_gradient((law, noise, strengths))
+    table = jax.vmap(lambda m, a: jax.vmap(lambda zeta: _threshold(fixed_law, m * fixed_noise, a * zeta))(end.values))
     # A missing eigenvalue (NaN) is the smallest, so that it is seen.
-    values = lax.stop_gradient(jnp.where(active[:, None], table(orders, strengths), jnp.inf))
+    values = jnp.where(active[:, None], table(orders, fixed), jnp.inf)
     row, column = jnp.unravel_index(jnp.argmin(values), values.shape)
-    chosen = threshold(orders[row], strengths[row], end.differentiable(column))
+    chosen = _threshold(law, orders[row] * noise, strengths[row] * end.differentiable(column))
     return jnp.where(active[row], chosen, jnp.inf)
 
 

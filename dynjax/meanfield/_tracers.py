@@ -41,7 +41,7 @@ class TracerFibres(AbstractFibres):
         self, grid: LabelGrid, frequencies: FibreFrequencies, coupling: Array, dt: Any, num_tracers: int, method: str
     ):
         self.grid, self.frequencies, self.coupling = grid, frequencies, coupling
-        self.num_tracers, self.method = num_tracers, method
+        self.num_tracers, self.method = int(num_tracers), method
         self.dt = Flow(_Velocity(grid, frequencies, coupling), dt, method=method).dt
 
     @property

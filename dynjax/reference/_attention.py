@@ -1,8 +1,10 @@
 """Self-attention as interacting particles on the sphere: clustering of tokens in closed form."""
 
+import functools
 import math
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -48,7 +50,11 @@ def equiangular_overlap(time: _Number, beta: _Number, num_tokens: int, *, kind: 
     check_non_negative(beta, "beta")
     check_count(num_tokens, "num_tokens", 2)
     _check_kind(kind)
-    time, beta = floats(time, beta)
+    return _overlap(*floats(time, beta), num_tokens, kind)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _overlap(time: Array, beta: Array, num_tokens: int, kind: str) -> Float[Array, ""]:
     rule = tanh_sinh(time.dtype)
 
     def speed(s: Array, beta: Array) -> Array:

@@ -61,6 +61,7 @@ def bessel_ratio(x: Float[Array, "..."] | float) -> Float[Array, "..."]:
 
 
 @jax.custom_jvp
+@jax.jit
 def _scaled(order: Int[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
     size, k = jnp.abs(x), jnp.abs(order)
     largest = jnp.max(size, initial=0)

@@ -77,13 +77,12 @@ def gaussian_order_parameter(coupling: _Number, scale: _Number) -> Float[Array, 
     """
     check_positive(scale, "scale")
     strength = _strength(coupling, scale)
+    return _positive_root(_gaussian_excess, strength, strength > np.sqrt(8 / np.pi).item())
 
-    def excess(r: Array, strength: Array) -> Array:
-        m = (strength * r / 2) ** 2
-        size = strength * np.sqrt(np.pi / 8).item() * (jax.scipy.special.i0e(m) + jax.scipy.special.i1e(m))
-        return 1 - size
 
-    return _positive_root(excess, strength, strength > np.sqrt(8 / np.pi).item())
+def _gaussian_excess(r: Array, strength: Array) -> Array:
+    m = (strength * r / 2) ** 2
+    return 1 - strength * np.sqrt(np.pi / 8).item() * (jax.scipy.special.i0e(m) + jax.scipy.special.i1e(m))
 
 
 def uniform_order_parameter(coupling: _Number, halfwidth: _Number) -> Float[Array, ""]:
@@ -104,12 +103,13 @@ def uniform_order_parameter(coupling: _Number, halfwidth: _Number) -> Float[Arra
     good = strength >= 4 / np.pi * (1 - 4 * jnp.finfo(strength.dtype).eps)
     safe = jnp.maximum(jnp.where(good, strength, 2), 4 / np.pi)
 
-    # In the angle s = sin(a) nothing is singular but the slope at a = pi / 2.
-    def excess(angle: Array, strength: Array) -> Array:
-        return jnp.sin(2 * angle) / 2 + angle - 2 / strength
-
-    angle = find_root(excess, jnp.zeros_like(safe), jnp.full_like(safe, np.pi / 2), safe)
+    angle = _root(_uniform_excess, jnp.zeros_like(safe), jnp.full_like(safe, np.pi / 2), safe)
     return jnp.where(good, 1 / (safe * jnp.sin(angle)), 0)
+
+
+def _uniform_excess(angle: Array, strength: Array) -> Array:
+    # In the angle, s = sin(angle), nothing is singular but the slope at pi / 2.
+    return jnp.sin(2 * angle) / 2 + angle - 2 / strength
 
 
 def noisy_order_parameter(coupling: _Number, noise: _Number) -> Float[Array, ""]:
@@ -124,15 +124,14 @@ def noisy_order_parameter(coupling: _Number, noise: _Number) -> Float[Array, ""]
     """
     check_positive(noise, "noise")
     strength = _strength(coupling, noise)
+    return _positive_root(_noisy_excess, strength, strength > 2)
 
-    def excess(r: Array, strength: Array) -> Array:
-        # Divided by r, so that 0 is no root; the ratio is 1/2 there.
-        x = strength * r
-        tiny = x < jnp.finfo(x.dtype).eps ** 0.25
-        slope = jnp.where(tiny, 0.5 - x**2 / 16, bessel_ratio(x) / jnp.where(tiny, 1, x))
-        return 1 - strength * slope
 
-    return _positive_root(excess, strength, strength > 2)
+def _noisy_excess(r: Array, strength: Array) -> Array:
+    # Divided by r, so that 0 is no root; the ratio is 1/2 there.
+    x = strength * r
+    tiny = x < jnp.finfo(x.dtype).eps ** 0.25
+    return 1 - strength * jnp.where(tiny, 0.5 - x**2 / 16, bessel_ratio(x) / jnp.where(tiny, 1, x))
 
 
 def ott_antonsen_transient(time: _Number, initial: _Number, coupling: _Number, width: _Number) -> Float[Array, "..."]:
@@ -194,14 +193,14 @@ def gaussian_growth_rate(coupling: _Number, scale: _Number, noise: _Number = 0.0
     check_non_negative(noise, "noise")
     coupling, scale, noise = floats(coupling, scale, noise)
     level = 2 * scale / coupling * np.sqrt(2 / np.pi).item()
-
-    def excess(y: Array, level: Array) -> Array:
-        return jnp.log(level) - jnp.log(erfcx(y))
-
     # exp(y^2) <= erfcx(y) for y < 0, and erfcx(y) < 1 / (y sqrt(pi)) for y > 0.
     low = -jnp.sqrt(jnp.maximum(jnp.log(level), 0))
-    y = find_root(excess, low, 1 / (level * np.sqrt(np.pi).item()), level)
+    y = _root(_erfcx_excess, low, 1 / (level * np.sqrt(np.pi).item()), level)
     return np.sqrt(2).item() * scale * y - noise
+
+
+def _erfcx_excess(y: Array, level: Array) -> Array:
+    return jnp.log(level) - jnp.log(erfcx(y))
 
 
 def phase_locked_difference(detuning: _Number, coupling: _Number) -> Float[Array, "..."]:
@@ -226,7 +225,11 @@ def _strength(coupling: _Number, unit: _Number) -> Float[Array, ""]:
     return coupling / unit
 
 
+# One compiled program for each function, which must be one of this module, not a closure.
+_root = jax.jit(find_root, static_argnums=0)
+
+
 def _positive_root(excess, strength: Float[Array, ""], above: Array) -> Float[Array, ""]:
     """The root in (0, 1) of a function that grows with r, 0 where the coupling is not above the critical one."""
     safe = jnp.where(above, strength, 4)
-    return jnp.where(above, find_root(excess, jnp.zeros_like(safe), jnp.ones_like(safe), safe), 0)
+    return jnp.where(above, _root(excess, jnp.zeros_like(safe), jnp.ones_like(safe), safe), 0)

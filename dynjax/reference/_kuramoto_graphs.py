@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -76,19 +77,22 @@ def power_law_field(coupling: _Number, width: _Number, exponent: _Number) -> Flo
     check_positive(width, "width")
     _check_exponent(exponent)
     coupling, width, a = floats(coupling, width, exponent)
-    rule = tanh_sinh(a.dtype)
-
-    def excess(h, coupling, width, a):
-        # w^2 u^(2 a / (1 - 2 a)) = (1 - a)^2; the singular factor is multiplied out.
-        power = jnp.exp(a / (1 - 2 * a) * rule.log_t)
-        share = power / (width * power + jnp.hypot(width * power, coupling * (1 - a) * h))
-        return 1 - coupling * (1 - a) ** 2 / (1 - 2 * a) * jnp.sum(rule.weights * share)
-
     above = coupling * power_law_eigenvalue(a) > 2 * width
     safe = jnp.where(above, coupling, 4 * width / power_law_eigenvalue(a))
     # h = int w z <= int w = 1.
-    h = find_root(excess, jnp.zeros_like(safe), jnp.ones_like(safe), safe, width, a)
+    h = _root(_power_law_excess, jnp.zeros_like(safe), jnp.ones_like(safe), safe, width, a)
     return jnp.where(above, h, 0)
+
+
+def _power_law_excess(h: Array, coupling: Array, width: Array, a: Array) -> Array:
+    rule = tanh_sinh(a.dtype)
+    # w u^(a / (1 - 2 a)) = 1 - a; the singular factor is multiplied out.
+    power = jnp.exp(a / (1 - 2 * a) * rule.log_t)
+    share = power / (width * power + jnp.hypot(width * power, coupling * (1 - a) * h))
+    return 1 - coupling * (1 - a) ** 2 / (1 - 2 * a) * jnp.sum(rule.weights * share)
+
+
+_root = jax.jit(find_root, static_argnums=0)
 
 
 def max_kernel_eigenvalue(k: int) -> Float[Array, ""]:
@@ -125,7 +129,11 @@ def twisted_critical_fraction() -> Float[Array, ""]:
         Wiley, Strogatz and Girvan 2006, The size of the sync basin, Chaos 16, 015103.
     """
     ends = (jnp.asarray(end, jnp.result_type(float)) for end in (0.5, 1.0))
-    return find_root(lambda p: jnp.sin(2 * jnp.pi * p) / (4 * jnp.pi) + p / 2 - jnp.sin(jnp.pi * p) / jnp.pi, *ends)
+    return _root(_twist_excess, *ends)
+
+
+def _twist_excess(p: Array) -> Array:
+    return jnp.sin(2 * jnp.pi * p) / (4 * jnp.pi) + p / 2 - jnp.sin(jnp.pi * p) / jnp.pi
 
 
 def triad_order_parameters(pairwise: _Number, higher: _Number, width: _Number = 1.0) -> Float[Array, "2"]:

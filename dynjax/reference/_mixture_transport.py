@@ -54,6 +54,11 @@ def monotone_transport(x: Float[Array, ""] | float, source: LineMixture, target:
     source, target = _checked(source, "source"), _checked(target, "target")
     (x,) = floats(x)
     check_that(x.ndim == 0, "x", "be a scalar; map over it by `jax.vmap`", f"its shape is {x.shape}")
+    return _transport(x, source, target)
+
+
+@jax.jit
+def _transport(x: Array, source: LineMixture, target: LineMixture) -> Float[Array, ""]:
     # In the right half both laws are mirrored, and levels are those of upper tails.
     side = jnp.where(_log_level(jax.lax.stop_gradient(x), source) > np.log(0.5).item(), -1, 1).astype(x.dtype)
 

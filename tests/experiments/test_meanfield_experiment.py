@@ -223,9 +223,18 @@ def test_a_graph_from_a_file_is_the_graph(matrix, suffix, scale, tmp_path, x64):
     graph = experiment.read_graph(config)
     direct = dj.meanfield.GraphOperator.from_scipy(matrix, scale=scale)
     np.testing.assert_allclose(graph.as_matrix(), direct.as_matrix(), rtol=1e-14)
-    critical = dj.critical_coupling(direct, dj.meanfield.Lorentzian(1.0))
-    assert experiment.predict(config).critical == pytest.approx(float(critical), rel=1e-10)
     assert experiment.population(config, 60).graph.num_nodes == 60
+
+
+def test_the_limit_of_a_file_is_that_of_its_graph(matrix, tmp_path, x64):
+    path = tmp_path / "graph.npz"
+    scipy.sparse.save_npz(path, scipy.sparse.csr_array(matrix))
+    config = experiment.Config(graph=str(path), couplings=(20.0,))
+    direct, law = dj.meanfield.GraphOperator.from_scipy(matrix), dj.meanfield.Lorentzian(1.0)
+    found = experiment.predict(config)
+    assert found.critical == pytest.approx(float(dj.meanfield.critical_coupling(direct, law)), rel=1e-10)
+    assert found.limit[0] == pytest.approx(float(dj.meanfield.stationary_order_parameter(direct, law, 20.0)), rel=1e-10)
+    assert np.all(np.diff(found.profile[0]) >= -0.1)  # nodes that receive more come last
 
 
 def test_an_undirected_list_goes_both_ways(tmp_path, x64):

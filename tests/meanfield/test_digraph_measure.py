@@ -351,9 +351,10 @@ def test_the_spectrum_of_a_large_directed_grid_by_arnoldi(x64, key):
 
 
 def test_single_precision():
-    for measure, expected in library().values():
+    for name in ("blocks", "ring", "power_law", "min_kernel", "sphere"):
+        measure, expected = library()[name]
         values = measure.spectrum(2)
-        assert values.dtype in (jnp.float32, jnp.complex64)
+        assert values.dtype == jnp.float32
         grid = measure.grid(32)
         assert grid.weights.dtype == jnp.float32
         assert grid.operator.mass().dtype == jnp.float32

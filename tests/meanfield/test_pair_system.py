@@ -10,6 +10,7 @@ from dynjax.meanfield._graph_operator import AllToAll, Dense, GraphOperator
 from dynjax.meanfield._masked_network import hopfield, masked_network
 from dynjax.meanfield._pair_stream import Causal, pair_average
 from dynjax.meanfield._pair_system import CouplingTerm, PairCoupling, SeparableCoupling, pair_system
+from dynjax.meanfield._sparse import Sparse
 from dynjax.systems import Flow, evolve
 
 SINE = SeparableCoupling(
@@ -95,6 +96,23 @@ def test_edge_list_is_its_matrix_in_all_modes(x64):
             jax.jit(jax.vmap(jax.grad(loss(one))))(batch)[1], jax.grad(loss(two))(2 * x), atol=1e-13
         )
         np.testing.assert_allclose(hvp(one), hvp(two), atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", ["n", "degree", None])
+def test_pair_averages_on_a_sparse_operator_visit_its_edges(x64, scale):
+    """The same averages as from its matrix, whatever the scale, before and inside a compiled step."""
+    rng = np.random.default_rng(4)
+    n = 30
+    edges, _ = hub_graph(rng, n)
+    weights = 0.1 + rng.random(len(edges.sources))
+    graph = Sparse.from_edges(edges.sources, edges.targets, weights, num_nodes=n, scale=scale)
+    x = jnp.asarray(rng.normal(size=(n, 3)))
+    expected = direct(np.asarray(x), n * np.asarray(graph.as_matrix()))
+    np.testing.assert_allclose(EdgeList.of(graph).as_matrix(), graph.as_matrix(), atol=1e-14)
+    np.testing.assert_allclose(pair_average(swirl, x, graph), expected, atol=1e-13)
+    term = CouplingTerm(graph, PairCoupling(swirl))
+    assert isinstance(term.graph, EdgeList)
+    np.testing.assert_allclose(jax.jit(lambda term, x: term.force(0.0, x))(term, x), expected, atol=1e-13)
 
 
 def test_edges_are_not_scattered():

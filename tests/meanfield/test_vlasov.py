@@ -207,7 +207,7 @@ def test_iid_particles_converge_slowly(x64, key):
     512 runs of each size; the slope then has a standard error of about 0.015.
     """
     odds = 0.25 / 0.75 * np.e
-    exact, errors, sizes = np.sqrt(odds / (1 + odds)), [], [64, 256, 1024]
+    exact, errors, sizes = np.sqrt(odds / (1 + odds)), [], [256, 1024, 4096]
     for size in sizes:
         limit = vlasov(COMPLETE, Identical(), 1.0, dt=0.05, method="tracers", num_tracers=size)
 
@@ -247,8 +247,8 @@ def test_contract(x64, method):
 @pytest.mark.parametrize("method", ["fourier", "finite_volume"])
 def test_sweep_and_gradient_over_couplings(x64, method):
     def r(coupling, noise):
-        limit = vlasov(PAIR, Identical(), coupling, noise=noise, dt=0.02, method=method, num_labels=2)
-        return limit.order_parameter(evolve(limit, limit.init(VonMises(1.0, 0.2)), num_steps=25))
+        limit = vlasov(PAIR, Identical(), coupling, noise=noise, dt=0.01, method=method, num_labels=2)
+        return limit.order_parameter(evolve(limit, limit.init(VonMises(1.0, 0.2)), num_steps=45))
 
     couplings = jnp.array([0.5, 1.0, 2.0])
     sweep = jax.jit(jax.vmap(lambda k: r(k, 0.05)))(couplings)
@@ -274,20 +274,21 @@ def test_initial_laws_are_what_they_say(x64):
     laws = [
         UniformPhases(),
         PoissonKernel(0.6, 1.0),
-        VonMises(4.0, -2.0),
+        VonMises(2.5, -2.0),
         CosinePhases(0.9, 3, 0.2),
         PoissonKernel(jnp.array([0.1, 0.7]), jnp.array([3.0, -1.0])),
-        VonMises(jnp.array([0.1, 6.0]), jnp.array([3.0, -1.0])),
+        VonMises(jnp.array([0.1, 3.0]), jnp.array([3.0, -1.0])),
     ]
     for law in laws:
-        sample, z = law.midpoints(400), law.moments(3)
+        # So many that the thinnest density does not fall into a gap: from there on the sum is spectrally accurate.
+        sample, z = law.midpoints(4000), law.moments(3)
         powers = jnp.mean(jnp.exp(1j * jnp.arange(1, 4)[:, None] * sample[..., None, :]), axis=-1)
         np.testing.assert_allclose(powers, z, atol=2e-5)
         histogram = law.cell_masses(8)
         np.testing.assert_allclose(jnp.sum(histogram, axis=-1), 1, atol=1e-13)
         cells = jnp.floor((jnp.mod(sample + jnp.pi, 2 * jnp.pi)) / (2 * jnp.pi) * 8)
         counted = jnp.mean(cells[..., None, :] == jnp.arange(8)[:, None], axis=-1)
-        np.testing.assert_allclose(counted, histogram, atol=2.01 / 400)
+        np.testing.assert_allclose(counted, histogram, atol=2.01 / 4000)
     # Bessel ratios of the von Mises law.
     np.testing.assert_allclose(VonMises(3.0).moments(5).real, ive(np.arange(1, 6), 3.0) / ive(0, 3.0), atol=1e-15)
     slope = jax.grad(lambda kappa: VonMises(kappa, 0.3).quantile(jnp.array([0.4]))[0])(2.0)

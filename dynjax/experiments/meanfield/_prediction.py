@@ -30,6 +30,7 @@ BINS = 40
 _BELOW = 11  # of them up to the critical coupling
 _CURVE_LABELS = 96
 _PROFILE_LABELS = 120
+_ALIKE = 1e-10
 _RANGE = (0.3, 2.5)  # of the couplings, in units of the critical one
 _DIGITS = 4  # of couplings that are chosen here, so that they do not depend on the last bits of an eigenvalue
 _SHARE = 0.5  # of the chosen couplings around the critical one
@@ -77,13 +78,10 @@ def predict(config: Config) -> Prediction:
         couplings = _couplings(config, critical, limit)
         along = _along(0.8 * couplings[0], 1.04 * couplings[-1], critical)
         grid = as_grid(limit, None if isinstance(limit, GraphOperator) else _CURVE_LABELS)
-        curve, _ = _states(grid, config, along, critical)
-        found, _ = _states(grid, config, couplings, critical)
-        cells = profile_grid(config, _PROFILE_LABELS)
-        order = (
-            np.argsort(np.asarray(grid.operator.mass()), kind="stable") if isinstance(limit, GraphOperator) else None
-        )
-        profile = _profiles(_states(cells, config, couplings, critical)[1], order)
+        # Together, since every number of couplings is compiled by itself.
+        both, _ = _states(grid, config, np.concatenate([along, couplings]), critical)
+        curve, found = both[: len(along)], both[len(along) :]
+        profile = _profile(limit, config, couplings, critical, found)
     return Prediction(critical, couplings, along, curve, found, profile)
 
 
@@ -145,9 +143,17 @@ def _states(grid: LabelGrid, config: Config, couplings: np.ndarray, critical: fl
     return order, local
 
 
-def _profiles(local: np.ndarray, order: np.ndarray | None) -> np.ndarray:
-    """Averages over `BINS` bins of labels in order."""
-    return local[:, order if order is not None else slice(None)] @ bin_matrix(local.shape[1]).T
+def _profile(
+    limit: Any, config: Config, couplings: np.ndarray, critical: float, order: np.ndarray
+) -> Float[np.ndarray, "couplings bins"]:
+    """Averages of the local order parameter over `BINS` bins of labels; that of a file's nodes over bins of their weights."""
+    cells = profile_grid(config, _PROFILE_LABELS)
+    mass = np.asarray(cells.operator.mass())
+    if np.ptp(mass) <= _ALIKE * np.max(np.abs(mass)):  # all labels are driven alike
+        return np.repeat(order[:, None], BINS, axis=1)
+    _, local = _states(cells, config, couplings, critical)
+    places = np.argsort(mass, kind="stable") if isinstance(limit, GraphOperator) else slice(None)
+    return local[:, places] @ bin_matrix(local.shape[1]).T
 
 
 def bin_matrix(count: int) -> Float[np.ndarray, "bins nodes"]:
