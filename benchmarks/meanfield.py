@@ -151,7 +151,9 @@ def sweep():
 
     def scipy_run(rtol, chosen=couplings):
         def run():
-            ends = [solve_ivp(slope(k), (0, TIME), angles, rtol=rtol, atol=rtol, t_eval=[TIME]).y[:, -1] for k in chosen]
+            ends = [
+                solve_ivp(slope(k), (0, TIME), angles, rtol=rtol, atol=rtol, t_eval=[TIME]).y[:, -1] for k in chosen
+            ]
             return np.abs(np.mean(np.exp(1j * np.array(ends)), axis=1))
 
         return run
@@ -160,7 +162,9 @@ def sweep():
     judge = lambda r: {"error of r": float(np.max(np.abs(np.asarray(r) - exact[: len(r)])))}
     contenders = [
         Contender("dynjax, `coupling_sweep`", ours, judge, "16 couplings as lanes, RK4, one program"),
-        Contender("SciPy, `solve_ivp` over CSR products", scipy_run(1e-4), judge, "RK45 at 1e-4, one coupling after the other"),
+        Contender(
+            "SciPy, `solve_ivp` over CSR products", scipy_run(1e-4), judge, "RK45 at 1e-4, one coupling after the other"
+        ),
     ]
     contenders += _kuramoto_package(graph, speeds, angles, couplings, judge)
     contenders += _xgi(graph, speeds, angles, couplings, judge)
@@ -177,10 +181,14 @@ def _kuramoto_package(graph, speeds, angles, couplings, judge):
     def run():
         # It divides by the degree of each node; weights that undo this would change its algorithm's input only.
         degree = dense.sum(axis=1)
-        model = Kuramoto(coupling=couplings[-1] / DEGREE * degree.mean(), dt=DT, T=TIME, n_nodes=SWEEP_NODES, natfreqs=speeds)
+        model = Kuramoto(
+            coupling=couplings[-1] / DEGREE * degree.mean(), dt=DT, T=TIME, n_nodes=SWEEP_NODES, natfreqs=speeds
+        )
         return np.abs(np.mean(np.exp(1j * model.run(adj_mat=dense, angles_vec=angles)[:, -1:]), axis=0))
 
-    return [Contender("kuramoto, one coupling of the 16", run, lambda r: {}, "N x N differences; another normalisation")]
+    return [
+        Contender("kuramoto, one coupling of the 16", run, lambda r: {}, "N x N differences; another normalisation")
+    ]
 
 
 def _xgi(graph, speeds, angles, couplings, judge):
@@ -198,7 +206,9 @@ def _xgi(graph, speeds, angles, couplings, judge):
         )
         return np.zeros(0)
 
-    return [Contender("XGI, 20 Euler steps of one coupling", run, lambda r: {}, "1/160 of the steps that the others take")]
+    return [
+        Contender("XGI, 20 Euler steps of one coupling", run, lambda r: {}, "1/160 of the steps that the others take")
+    ]
 
 
 def main():

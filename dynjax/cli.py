@@ -170,7 +170,10 @@ _EXPERIMENTS = {
         "Train scalar neural delay equations under a hard Lipschitz bound K over a grid of K tau and T / tau, and compare "
         "what they can learn with the sharp curve on which the state begins to merge inputs.",
     ),
-    "meanfield": ("meanfield", "Kuramoto oscillators on a graph: order parameters over couplings, sizes and their limit."),
+    "meanfield": (
+        "meanfield",
+        "Kuramoto oscillators on a graph: order parameters over couplings, sizes and their limit.",
+    ),
     "attention": ("attention", "Follow tokens under self-attention over inverse temperatures: clusters and theory."),
     "delay-fit": (
         "delay-fit",

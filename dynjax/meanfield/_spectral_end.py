@@ -10,7 +10,7 @@ import lineax as lx
 from jax import lax
 from jaxtyping import Array, Bool, Inexact
 
-from .._core import check_that, found
+from .._core import check_that, found, is_concrete
 from ..linalg import eigs
 from ._graph_operator import AllToAll, GraphOperator
 from ._label_grid import LabelGrid
@@ -111,7 +111,10 @@ def spectral_end(graph: Any, *, largest: bool, dominant: bool) -> SpectralEnd:
         return _Exact(jnp.stack([graph.weight, jnp.zeros_like(graph.weight)])[: min(graph.num_nodes, 2)])
     if graph.num_nodes <= _DENSE_NODES:
         return _Dense(_all_eigenvalues(_frozen(graph)), graph)
-    found_values, left, right = _extreme_eigenvalues(_frozen(graph), 1 if largest else -1, dominant)
+    acyclic = _is_acyclic(_frozen(graph))
+    if is_concrete(acyclic) and bool(acyclic):
+        return _Exact(jnp.zeros(1, jnp.result_type(float)))
+    found_values, left, right = _extreme_eigenvalues(_frozen(graph), acyclic, 1 if largest else -1, dominant)
     return _Krylov(found_values, left, right, graph)
 
 
@@ -124,9 +127,10 @@ def _all_eigenvalues(operator: GraphOperator) -> Inexact[Array, "nodes"]:
     return jnp.where((jnp.abs(values) <= rounding) | _is_acyclic(operator), 0, values)
 
 
-def _extreme_eigenvalues(operator: GraphOperator, sign: int, dominant: bool) -> tuple[Array, Array, Array]:
+def _extreme_eigenvalues(
+    operator: GraphOperator, acyclic: Bool[Array, ""], sign: int, dominant: bool
+) -> tuple[Array, Array, Array]:
     """The eigenvalue at one end, and if wanted that of the largest modulus, with left and right vectors."""
-    acyclic = _is_acyclic(operator)
     columns = []
     for which in ("LR", "LM") if dominant else ("LR",):
         here, there = (_extreme(graph, sign, which) for graph in (operator, operator.transpose()))

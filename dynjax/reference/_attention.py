@@ -85,9 +85,9 @@ def attention_mode_growth(
     check_non_negative(noise, "noise")
     _check_kind(kind)
     beta, noise = floats(beta, noise)
-    mode = jnp.asarray(mode)
-    rate = bessel_ie(mode, beta) / bessel_ie(0, beta) if kind == "sa" else bessel_i(mode, beta)
-    return mode**2 * (rate / beta - noise)
+    order = jnp.asarray(mode)
+    rate = bessel_ie(order, beta) / bessel_ie(0, beta) if kind == "sa" else bessel_i(order, beta)
+    return order**2 * (rate / beta - noise)
 
 
 def attention_cluster_number(beta: _Number, max_modes: int = 64) -> Array:

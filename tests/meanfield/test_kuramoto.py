@@ -12,6 +12,7 @@ from dynjax.meanfield import (
     AllToAll,
     Circulant,
     Dense,
+    DigraphMeasure,
     Gaussian,
     Lorentzian,
     Phases,
@@ -348,6 +349,28 @@ def test_empirical_critical_coupling(name, key):
     )
     assert abs(float(estimate.critical_coupling) / critical - 1) < 0.1
     assert float(estimate.standard_error) / critical < 0.05
+
+
+@pytest.mark.slow  # a minute for each family on an idle core
+@pytest.mark.parametrize(
+    ("measure", "critical"),
+    [
+        (DigraphMeasure.erdos_renyi(0.01), 200.0),
+        (DigraphMeasure.small_world(0.2, 0.1), 2 / 0.42),
+        (DigraphMeasure.ring(0.2), 5.0),
+        (DigraphMeasure.power_law(0.25), 16 / 9),
+    ],
+    ids=["Erdos-Renyi", "small world", "ring", "power law"],
+)
+def test_empirical_critical_coupling_of_large_sparse_graphs(measure, critical, key):
+    """Within five per cent of the limit at N = 10,000 and mean degree 100."""
+    graph_key, noise_key = jax.random.split(key)
+    graph = measure.sample(10_000, graph_key, mean_degree=100.0)
+    estimate = empirical_critical_coupling(
+        graph, critical * np.array([0.6, 0.7, 0.8]), noise=1.0, dt=0.2, num_steps=4000, burn_in=100, key=noise_key
+    )
+    assert float(estimate.standard_error) / critical < 0.025
+    assert abs(float(estimate.critical_coupling) / critical - 1) < 0.05, estimate
 
 
 def test_bad_arguments(key):
