@@ -125,8 +125,8 @@ def pair_average(
     r"""The averages (1/N) sum_j a_ij g(x_i, x_j) for a coupling of which nothing is known.
 
     All pairs are visited in blocks of rows, so that the memory is O(N); no array of N x N differences is formed. On an
-    `EdgeList`, and on a `Sparse` graph that is known before tracing, only edges are visited, in memory O(edges). Where g separates into products, a `GraphOperator` applied to
-    the factors costs O(N C) in place of O(N^2).
+    `EdgeList`, and on a `Sparse` graph that is known before tracing, only edges are visited, in memory O(edges). Where g
+    separates into products, a `GraphOperator` applied to the factors costs O(N C) in place of O(N^2).
 
     Args:
         interaction: g(x_i, x_j), of two states of single nodes.
