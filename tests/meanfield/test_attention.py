@@ -6,18 +6,18 @@ from scipy import special
 
 import dynjax as dj
 from dynjax._core import Status
-from dynjax.meanfield._attention import AttentionField, attention_energy, attention_flow, sphere_tokens
-from dynjax.meanfield._attention_circle import (
+from dynjax.meanfield._graphs.graph_operator import AllToAll, Dense
+from dynjax.meanfield._networks.attention import AttentionField, attention_energy, attention_flow, sphere_tokens
+from dynjax.meanfield._networks.attention_circle import (
     angles_to_tokens,
     attention_limit,
     circle_attention,
     tokens_to_angles,
 )
-from dynjax.meanfield._attention_modes import cluster_prediction, mode_growth_rate, noise_threshold
-from dynjax.meanfield._clusters import count_clusters
-from dynjax.meanfield._graph_operator import AllToAll, Dense
-from dynjax.meanfield._metastability import circle_moments, metastability_report
-from dynjax.meanfield._pair_stream import Causal
+from dynjax.meanfield._networks.attention_modes import cluster_prediction, mode_growth_rate, noise_threshold
+from dynjax.meanfield._networks.clusters import count_clusters
+from dynjax.meanfield._networks.metastability import circle_moments, metastability_report
+from dynjax.meanfield._networks.pair_stream import Causal
 from dynjax.systems import evolve, trajectory
 
 ROW_20 = [
@@ -70,7 +70,7 @@ def test_the_field_is_its_definition(x64, kind, block):
 @pytest.mark.parametrize("causal", [False, True])
 def test_tiles_change_nothing(x64, kind, causal, monkeypatch):
     """Several tiles in both directions, the last ones partly empty, with scores far above the range of exp."""
-    from dynjax.meanfield import _attention
+    from dynjax.meanfield._networks import attention
 
     beta = 2000.0 if kind == "sa" else 3.0
     x = sphere_tokens(50, 3, key=jax.random.key(5))
@@ -78,7 +78,7 @@ def test_tiles_change_nothing(x64, kind, causal, monkeypatch):
     whole = attention_flow(beta, dt=0.1, kind=kind, mask=mask).field
     plain, tangent = jax.jvp(lambda y: whole(0.0, y), (x,), (jnp.cos(x),))
     pulled = jax.grad(lambda y: jnp.sum(jnp.sin(whole(0.0, y))))(x)
-    monkeypatch.setattr(_attention, "_TILE_COLUMNS", 12)
+    monkeypatch.setattr(attention, "_TILE_COLUMNS", 12)
     tiled = attention_flow(beta, dt=0.1, kind=kind, mask=mask, block=7).field
     again, tangent_again = jax.jvp(lambda y: tiled(0.0, y), (x,), (jnp.cos(x),))
     pulled_again = jax.grad(lambda y: jnp.sum(jnp.sin(tiled(0.0, y))))(x)

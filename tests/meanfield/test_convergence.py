@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from dynjax.meanfield import AllToAll, Dense, Lorentzian, kuramoto, order_parameter
-from dynjax.meanfield._convergence import convergence_report, convergence_study
-from dynjax.meanfield._dobrushin import dobrushin_bound, dobrushin_certificate
-from dynjax.meanfield._fibre_distance import fibre_distance, fibre_distances
-from dynjax.meanfield._ott_antonsen import ott_antonsen
-from dynjax.meanfield._phase_laws import PoissonKernel
-from dynjax.meanfield._vlasov import vlasov
+from dynjax.meanfield._distances.convergence import convergence_report, convergence_study
+from dynjax.meanfield._distances.dobrushin import dobrushin_bound, dobrushin_certificate
+from dynjax.meanfield._distances.fibre_distance import fibre_distance, fibre_distances
+from dynjax.meanfield._limits.ott_antonsen import ott_antonsen
+from dynjax.meanfield._limits.phase_laws import PoissonKernel
+from dynjax.meanfield._limits.vlasov import vlasov
 from dynjax.systems import Flow, evolve, trajectory
 
 

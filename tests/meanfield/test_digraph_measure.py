@@ -11,7 +11,7 @@ import scipy.sparse.linalg
 import scipy.special
 
 from dynjax.meanfield import AllToAll, Dense, DigraphMeasure, LabelGrid, as_grid, label_spectrum, transient_growth
-from dynjax.meanfield._label_quadrature import gauss_jacobi, legendre
+from dynjax.meanfield._measures.label_quadrature import gauss_jacobi, legendre
 
 TREE = np.array([0, 0, 0, 1, 1, 2])
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from dynjax.meanfield._bounded_lipschitz import bounded_lipschitz
-from dynjax.meanfield._circle_distance import CellMasses, Points, circle_wasserstein
-from dynjax.meanfield._fibre_distance import fibre_distance, fibre_distances, group_by_cells
-from dynjax.meanfield._phase_laws import CosinePhases, PoissonKernel, UniformPhases, VonMises
+from dynjax.meanfield._distances.bounded_lipschitz import bounded_lipschitz
+from dynjax.meanfield._distances.circle_distance import CellMasses, Points, circle_wasserstein
+from dynjax.meanfield._distances.fibre_distance import fibre_distance, fibre_distances, group_by_cells
+from dynjax.meanfield._limits.phase_laws import CosinePhases, PoissonKernel, UniformPhases, VonMises
 
 TURN = 2 * np.pi
 

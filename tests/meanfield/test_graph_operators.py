@@ -23,7 +23,7 @@ from dynjax.meanfield import (
     SphereOperator,
     Window,
 )
-from dynjax.meanfield._neighbour_lists import NeighbourLists
+from dynjax.meanfield._graphs.neighbour_lists import NeighbourLists
 
 N = 24
 RNG = np.random.default_rng(5)

@@ -16,7 +16,6 @@ from dynjax.meanfield import (
     Gaussian,
     Lorentzian,
     Phases,
-    _phasor_step,
     coupling_sweep,
     empirical_critical_coupling,
     kuramoto,
@@ -25,6 +24,7 @@ from dynjax.meanfield import (
     twist,
     twist_eigenvalues,
 )
+from dynjax.meanfield._particles import phasor_step
 from dynjax.systems import evolve, trajectory
 
 
@@ -145,8 +145,8 @@ def test_blocks_are_the_plain_step(x64, monkeypatch, num, lanes, method):
     theta = theta if lanes is None else np.stack([theta, theta + 1, 2 * theta], axis=1)
     options = {"dt": 0.1, "method": method, "harmonics": (1.0, 0.4), "noise": 0.1, "key": jax.random.key(1)}
     step = eqx.filter_jit(lambda system, x: system.step(3, x))
-    monkeypatch.setattr(_phasor_step, "BLOCKED_FROM", 1)
-    monkeypatch.setattr(_phasor_step, "BLOCK", 16)
+    monkeypatch.setattr(phasor_step, "BLOCKED_FROM", 1)
+    monkeypatch.setattr(phasor_step, "BLOCK", 16)
     for frequencies in (omega, np.zeros(num)):
         plain = kuramoto(Dense(np.full((num, num), 1.5)), frequencies, coupling, **options)
         fast = kuramoto(AllToAll(num, 1.5), frequencies, coupling, **options)
@@ -165,8 +165,8 @@ def test_contract(x64, monkeypatch, key):
     ):
         system = kuramoto(Dense(weights), omega, 1.2, dt=0.1, **options)
         check_system(system, system.init(theta))
-    monkeypatch.setattr(_phasor_step, "BLOCKED_FROM", 1)
-    monkeypatch.setattr(_phasor_step, "BLOCK", 4)
+    monkeypatch.setattr(phasor_step, "BLOCKED_FROM", 1)
+    monkeypatch.setattr(phasor_step, "BLOCK", 4)
     system = kuramoto(AllToAll(6), omega, 1.2, dt=0.1)
     check_system(system, system.init(theta))
 

@@ -18,7 +18,7 @@ from dynjax.meanfield import (
     local_order_parameter,
     order_parameter,
 )
-from dynjax.meanfield._validity import (
+from dynjax.meanfield._particles.validity import (
     warn_filamentation,
     warn_low_degree,
     warn_near_critical,

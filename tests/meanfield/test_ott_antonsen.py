@@ -8,9 +8,9 @@ from scipy.integrate import solve_ivp
 from systems.contract import check_system
 
 from dynjax.meanfield import AllToAll, Dense, Gaussian, Identical, Lorentzian
-from dynjax.meanfield._label_grid import LabelGrid
-from dynjax.meanfield._ott_antonsen import ott_antonsen
-from dynjax.meanfield._phase_laws import PoissonKernel, VonMises
+from dynjax.meanfield._limits.ott_antonsen import ott_antonsen
+from dynjax.meanfield._limits.phase_laws import PoissonKernel, VonMises
+from dynjax.meanfield._measures.label_grid import LabelGrid
 from dynjax.systems import evolve
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from dynjax.meanfield._diffusion import Diffusion
-from dynjax.meanfield._edge_list import EdgeList, GroupSum
-from dynjax.meanfield._graph_operator import AllToAll, Dense, GraphOperator
-from dynjax.meanfield._masked_network import hopfield, masked_network
-from dynjax.meanfield._pair_stream import Causal, pair_average
-from dynjax.meanfield._pair_system import CouplingTerm, PairCoupling, SeparableCoupling, pair_system
-from dynjax.meanfield._sparse import Sparse
+from dynjax.meanfield._graphs.edge_list import EdgeList, GroupSum
+from dynjax.meanfield._graphs.graph_operator import AllToAll, Dense, GraphOperator
+from dynjax.meanfield._graphs.sparse import Sparse
+from dynjax.meanfield._networks.diffusion import Diffusion
+from dynjax.meanfield._networks.masked_network import hopfield, masked_network
+from dynjax.meanfield._networks.pair_stream import Causal, pair_average
+from dynjax.meanfield._networks.pair_system import CouplingTerm, PairCoupling, SeparableCoupling, pair_system
 from dynjax.systems import Flow, evolve
 
 SINE = SeparableCoupling(

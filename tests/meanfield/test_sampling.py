@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse.linalg
 
 from dynjax.meanfield import AllToAll, Combination, DigraphMeasure, InCells, Sparse, Window
-from dynjax.meanfield._random_edges import convolution_edges, draw_positions, thinned_edges
-from dynjax.meanfield._validity import MeanFieldWarning
+from dynjax.meanfield._measures.random_edges import convolution_edges, draw_positions, thinned_edges
+from dynjax.meanfield._particles.validity import MeanFieldWarning
 
 BLOCKS = np.array([[0.8, 0.2], [0.2, 0.4]])
 

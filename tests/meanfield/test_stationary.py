@@ -17,7 +17,7 @@ from dynjax.meanfield import (
     stationary_order_parameter,
     stationary_state,
 )
-from dynjax.meanfield._response import response
+from dynjax.meanfield._thresholds.response import response
 
 COMPLETE = AllToAll(3)
 

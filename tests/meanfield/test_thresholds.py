@@ -13,14 +13,28 @@ from dynjax.meanfield import (
     Gaussian,
     Identical,
     Lorentzian,
+    MeanFieldWarning,
+    Sparse,
     Uniform,
     critical_coupling,
     growth_rate,
     leading_root,
+    stationary_order_parameter,
 )
 
 # Three oscillators in a directed ring with back-coupling of the other sign: eigenvalues 0.1 and -0.05 +- 1.65 i.
 ROTATION = 3 * (np.roll(np.eye(3), 1, axis=1) - 0.9 * np.roll(np.eye(3), -1, axis=1))
+
+
+def test_sparse_graphs_of_low_degree_warn():
+    """A lattice with four neighbours has no mean field; a small dense graph is not meant."""
+    nodes = np.arange(40)
+    sources = np.concatenate([np.roll(nodes, shift) for shift in (-2, -1, 1, 2)])
+    lattice = Sparse.from_edges(sources, np.tile(nodes, 4), num_nodes=40, scale="degree")
+    for function in (critical_coupling, lambda *args: stationary_order_parameter(*args, 4.0)):
+        with pytest.warns(MeanFieldWarning, match="mean degree 4"):
+            function(lattice, Lorentzian(1.0))
+        function(Dense(np.ones((4, 4))), Lorentzian(1.0))
 
 
 def test_complete_graph(x64):

@@ -10,14 +10,14 @@ from scipy.special import ive
 from systems.contract import check_system
 
 from dynjax.meanfield import AllToAll, Dense, Gaussian, Identical, Lorentzian, Uniform
-from dynjax.meanfield._circle_distance import circle_wasserstein
-from dynjax.meanfield._fibre_distance import fibre_distance
-from dynjax.meanfield._fibre_frequencies import fibre_frequencies
-from dynjax.meanfield._finite_volume import finite_volume_step
-from dynjax.meanfield._ott_antonsen import ott_antonsen
-from dynjax.meanfield._phase_laws import CosinePhases, PoissonKernel, SampledPhases, UniformPhases, VonMises
-from dynjax.meanfield._validity import MeanFieldWarning
-from dynjax.meanfield._vlasov import vlasov
+from dynjax.meanfield._distances.circle_distance import circle_wasserstein
+from dynjax.meanfield._distances.fibre_distance import fibre_distance
+from dynjax.meanfield._limits.fibre_frequencies import fibre_frequencies
+from dynjax.meanfield._limits.finite_volume import finite_volume_step
+from dynjax.meanfield._limits.ott_antonsen import ott_antonsen
+from dynjax.meanfield._limits.phase_laws import CosinePhases, PoissonKernel, SampledPhases, UniformPhases, VonMises
+from dynjax.meanfield._limits.vlasov import vlasov
+from dynjax.meanfield._particles.validity import MeanFieldWarning
 from dynjax.systems import evolve, trajectory
 
 # Made at import, in single precision: weights that are exact there.

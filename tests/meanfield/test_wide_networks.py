@@ -7,9 +7,9 @@ import pytest
 from scipy.integrate import quad, solve_ivp
 from scipy.special import gamma
 
-from dynjax.meanfield._mckean import critical_noise, magnetisation, mckean_mean, mckean_vlasov
-from dynjax.meanfield._two_layer import TwoLayerRisk, two_layer_flow, two_layer_output, two_layer_sgd
-from dynjax.meanfield._wasserstein_flow import wasserstein_flow
+from dynjax.meanfield._networks.mckean import critical_noise, magnetisation, mckean_mean, mckean_vlasov
+from dynjax.meanfield._networks.two_layer import TwoLayerRisk, two_layer_flow, two_layer_output, two_layer_sgd
+from dynjax.meanfield._networks.wasserstein_flow import wasserstein_flow
 from dynjax.systems import MiniBatches, evolve
 
 

@@ -20,7 +20,7 @@ from ...meanfield import (
     count_clusters,
     sphere_tokens,
 )
-from ...meanfield._attention_modes import default_modes
+from ...meanfield._networks.attention_modes import default_modes
 from ...sweep import AbstractProgram
 from ...systems import AbstractSystem
 from ._config import Config

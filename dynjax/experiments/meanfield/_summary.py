@@ -244,7 +244,7 @@ def validity(summary: Summary, config: Config) -> list[str]:
     """What limits the validity of the comparison, one sentence each."""
     import warnings
 
-    from ...meanfield import _validity as guards
+    from ... import meanfield as guards
     from ._config import IN_CELLS
     from ._prediction import law
 

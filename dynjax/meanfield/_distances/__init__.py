@@ -1,0 +1,1 @@
+"""Distances on the circle and between fibres, Dobrushin bounds, rates of convergence."""

@@ -1,0 +1,1 @@
+"""Limits on fibres: Ott-Antonsen and Vlasov equations."""

@@ -1,0 +1,1 @@
+"""Digraph measures: their parts, label grids, spectra and samples."""

@@ -1,0 +1,1 @@
+"""Wide networks, masked networks and attention as particle systems."""

@@ -1,0 +1,1 @@
+"""Oscillators on graphs, order parameters, sweeps, and the warnings of the room."""

@@ -1,0 +1,1 @@
+"""Frequency laws, critical couplings, growth rates and stationary states."""
