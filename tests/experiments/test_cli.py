@@ -288,7 +288,9 @@ def test_a_reader_that_goes_away_is_no_error():
     assert errors == b""
 
 
-@pytest.mark.parametrize("command", ["edge", "sgd", "bias", "memory", "delay-fit", "morse", "embed"])
+@pytest.mark.parametrize(
+    "command", ["edge", "sgd", "bias", "memory", "delay-fit", "morse", "embed", "meanfield", "attention"]
+)
 def test_every_experiment_has_help_and_names_a_wrong_flag(command, capsys):
     assert run(command, "--help") == 0
     assert "type: ignore" not in capsys.readouterr().out

@@ -28,9 +28,9 @@ ROTATION = 3 * (np.roll(np.eye(3), 1, axis=1) - 0.9 * np.roll(np.eye(3), -1, axi
 
 def test_sparse_graphs_of_low_degree_warn():
     """A lattice with four neighbours has no mean field; a small dense graph is not meant."""
-    nodes = np.arange(40)
+    nodes = np.arange(200)
     sources = np.concatenate([np.roll(nodes, shift) for shift in (-2, -1, 1, 2)])
-    lattice = Sparse.from_edges(sources, np.tile(nodes, 4), num_nodes=40, scale="degree")
+    lattice = Sparse.from_edges(sources, np.tile(nodes, 4), num_nodes=200, scale="degree")
     for function in (critical_coupling, lambda *args: stationary_order_parameter(*args, 4.0)):
         with pytest.warns(MeanFieldWarning, match="mean degree 4"):
             function(lattice, Lorentzian(1.0))

@@ -36,13 +36,13 @@ def warn_low_degree(mean_degree: Any, least: float = LEAST_MEAN_DEGREE) -> None:
 
 
 def warn_sparse_graph(graph: Any) -> None:
-    """`warn_low_degree` for a graph operator that is known to be sparse; dense ones, however small, pass.
+    """`warn_low_degree` for a graph operator that is large and known to be sparse; the few nodes of an example pass.
 
     Args:
         graph: a `GraphOperator`, or anything else, which passes.
     """
     degree, num_nodes = getattr(graph, "mean_degree", None), getattr(graph, "num_nodes", None)
-    if degree is not None and num_nodes is not None and degree < num_nodes:
+    if degree is not None and num_nodes is not None and degree < num_nodes and num_nodes >= 5 * LEAST_MEAN_DEGREE:
         warn_low_degree(degree)
 
 
