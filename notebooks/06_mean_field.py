@@ -402,7 +402,8 @@ figure.tight_layout()
 # %% [markdown]
 # On the *sphere* a label is driven by the great circle orthogonal to it. The eigenvalues are $P_l(0)$: 1, $-\frac12$,
 # $\frac38$, ... A repulsive coupling beyond $-4\Delta$ therefore sets in with $l = 2$. Now a label avoids the phases of all
-# labels orthogonal to it. Out of noise the limit chooses three orthogonal axes, with phases a third of a turn apart.
+# labels orthogonal to it. Out of this noise the limit grows patches around three axes that
+# are nearly orthogonal, with phases a third of a turn apart (an observation, not a theorem).
 
 # %%
 sphere = DigraphMeasure.sphere().grid(600 if SMALL else 3200)

@@ -174,6 +174,17 @@ def test_single_precision_stays():
     assert abs(float(limit.order_parameter(final)) - np.sqrt(0.5)) < 1e-6
 
 
+def test_a_run_with_too_large_steps_reads_nan():
+    """Synchrony that was lost to overflow must not look like incoherence."""
+    limit = ott_antonsen(AllToAll(2), Lorentzian(1.0), 1000.0, dt=1.0)
+    x = limit.init(0.5)
+    for n in range(20):
+        x = limit.step(n, x)
+    assert np.isnan(limit.order_parameter(x))
+    with pytest.raises(ValueError, match="radius"):
+        limit.law(x)
+
+
 def test_law_of_a_state(x64):
     limit = ott_antonsen(AllToAll(2), Identical(), 1.0)
     law = PoissonKernel(jnp.array([0.5, 0.0]), jnp.array([1.0, 0.0]))
