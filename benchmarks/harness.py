@@ -114,6 +114,9 @@ def machine() -> dict[str, Any]:
         "matfree",
         "lyapax",
         "scipy",
+        "networkx",
+        "xgi",
+        "kuramoto",
     )
     versions = {}
     for name in packages:

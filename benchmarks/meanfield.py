@@ -5,6 +5,8 @@ against the same sum by NumPy in double precision, or, for sweeps, against `solv
 """
 
 import os
+import resource
+import time
 
 # One thread for everybody: XLA's loops do not use a second one, and SciPy's sparse products neither.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
@@ -15,10 +17,10 @@ import jax.numpy as jnp
 import networkx as nx
 import numpy as np
 import scipy.sparse as sp
-from harness import Contender, race, save
+from harness import Contender, Row, race, save
 from scipy.integrate import solve_ivp
 
-from dynjax.meanfield import AllToAll, Sparse, coupling_sweep, kuramoto, order_parameter
+from dynjax.meanfield import AllToAll, Sparse, attention_flow, coupling_sweep, kuramoto, order_parameter
 
 MILLION, STEPS, DT = 1_000_000, 20, 0.05
 NODES, EDGES = 100_000, 1_000_000
@@ -211,6 +213,61 @@ def _xgi(graph, speeds, angles, couplings, judge):
     ]
 
 
+# --- large sweeps ---------------------------------------------------------------------------------------------------------
+
+
+def large_sweeps():
+    """Whole sweeps of 8 couplings in single precision, once each: seconds, rates, and the memory of the process after it."""
+    rng = np.random.default_rng(5)
+    key = np.unique(rng.integers(0, NODES * NODES, EDGES))
+    sparse = Sparse.from_edges(key % NODES, key // NODES, num_nodes=NODES, scale="degree")
+    jobs = [("all to all, 1,000,000 nodes", AllToAll(MILLION)), ("sparse, 100,000 nodes and 1,000,000 edges", sparse)]
+    couplings = jnp.linspace(0.5, 4.0, 8, dtype=jnp.float32)
+    rows = []
+    for name, graph in jobs:
+        speeds = jnp.asarray(rng.standard_normal(graph.num_nodes), jnp.float32)
+        for steps in (100, 400):
+            start = time.perf_counter()
+            done = coupling_sweep(
+                graph, speeds, couplings, dt=DT, num_steps=steps, burn_in=0, key=jax.random.key(1), num_batches=20
+            )
+            _done(done.order_parameter)
+            spent = time.perf_counter() - start
+            figures = {
+                "oscillator-steps/s": graph.num_nodes * len(couplings) * steps / spent,
+                "peak memory, GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            }
+            rows.append(Row(f"{name}, {steps} steps", spent, [spent], figures, "8 couplings, compilation included"))
+            print(f"  {rows[-1].name}: {spent:.1f} s {figures}", flush=True)
+    return rows, rows[0].name
+
+
+# --- attention ------------------------------------------------------------------------------------------------------------
+
+
+def attention():
+    tokens, width = 4_096, 64
+    x = np.random.default_rng(6).standard_normal((tokens, width)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    flow = attention_flow(jnp.float32(5.0), dt=0.1)
+    ours, state = jax.jit(lambda x: flow.field(0.0, x)), jnp.asarray(x)
+
+    def dense(x, beta=5.0):
+        scores = np.exp(beta * (x @ x.T))
+        out = (scores @ x) / scores.sum(axis=1, keepdims=True)
+        return out - np.sum(out * x, axis=1, keepdims=True) * x
+
+    exact = dense(x.astype(np.float64))
+    judge = lambda out: {"error": float(np.max(np.abs(np.asarray(out) - exact)))}
+    contenders = [
+        Contender(
+            "dynjax, `attention_flow`", lambda: _done(ours(state)), judge, "tiles, running softmax, memory O(n d)"
+        ),
+        Contender("NumPy, all scores at once", lambda: dense(x), judge, "memory O(n^2)"),
+    ]
+    return race(contenders, 5), contenders[0].name
+
+
 def main():
     sections = {}
     print("all to all")
@@ -222,6 +279,10 @@ def main():
             sections[title] = sparse_products(columns, kind)
     print("sweep")
     sections[f"{COUPLINGS} couplings on {SWEEP_NODES} nodes of mean degree {DEGREE}, to t = {TIME:g}"] = sweep()
+    print("attention")
+    sections["Right-hand side of self-attention, 4,096 tokens in 64 dimensions"] = attention()
+    print("large sweeps")
+    sections["Whole sweeps of 8 couplings"] = large_sweeps()
     save("meanfield", "Oscillators on graphs", sections, __doc__.strip().split("\n\n")[1])
 
 
