@@ -119,6 +119,7 @@ from ._particles.sweep_couplings import (
     coupling_sweep as coupling_sweep,
     empirical_critical_coupling as empirical_critical_coupling,
     leading_left_vector as leading_left_vector,
+    subcritical_fit as subcritical_fit,
 )
 from ._particles.triads import triads as triads, triads_limit as triads_limit, triads_stationary as triads_stationary
 from ._particles.twisted_states import twist as twist, twist_eigenvalues as twist_eigenvalues

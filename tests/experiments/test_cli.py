@@ -199,8 +199,8 @@ def test_doctor_checks_a_product(capsys):
 
 
 def test_worker_processes_give_the_bits_of_one_process(tmp_path):
-    """Workers run single-threaded; so does the process they are compared with."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+    """Workers run single-threaded; so does the process they are compared with, by the flags of all tests."""
+    environment = dict(os.environ)
     command = [sys.executable, "-m", "dynjax.cli", "edge", *TINY, *RATES, "--block", "2"]
     for name, workers in (("one", "0"), ("two", "2")):
         done = subprocess.run(

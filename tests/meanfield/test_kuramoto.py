@@ -21,6 +21,7 @@ from dynjax.meanfield import (
     kuramoto,
     leading_left_vector,
     order_parameter,
+    subcritical_fit,
     twist,
     twist_eigenvalues,
 )
@@ -331,6 +332,13 @@ def families(num, seed):
         # A kernel above 1 has no edges of weight one; a tenth of it has, with weight ten.
         "power law": (10 * draw(np.minimum(0.1 * w[:, None] * w[None, :], 1)), 16 / 9),
     }
+
+
+def test_subcritical_line(x64):
+    """Exact on its own line; noise has no threshold where fluctuations do not grow."""
+    couplings = np.array([1.0, 2.0, 3.0])
+    np.testing.assert_allclose(subcritical_fit(couplings, 1 / (1 - couplings / 4.5)), 4.5, rtol=1e-14)
+    assert subcritical_fit(couplings, np.array([0.9, 0.8, 1.0])) == np.inf
 
 
 @pytest.mark.parametrize("name", ["Erdos-Renyi", "small world", "ring", "power law"])

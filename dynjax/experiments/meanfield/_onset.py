@@ -4,8 +4,10 @@ import dataclasses
 import math
 from typing import Any
 
+import jax
 import numpy as np
 
+from ...meanfield import subcritical_fit
 from ._config import Config
 from ._stored import averages, first_finite
 
@@ -69,9 +71,9 @@ def _with_error(fit: Any, values: np.ndarray, method: str) -> Onset:
 
 
 def _subcritical(couplings: np.ndarray, squares: np.ndarray) -> float:
-    """Kc of the line 1 / E|v . u|^2 = 1 - K/Kc through its known value at K = 0; weights as its errors go, like 1 / sqrt(y)."""
-    slope = np.sum(squares * couplings * (1 - 1 / squares)) / np.sum(squares * couplings**2)
-    return float(1 / slope) if slope > 0 else math.nan
+    with jax.enable_x64(True):
+        critical = float(subcritical_fit(couplings, squares))
+    return critical if math.isfinite(critical) else math.nan
 
 
 def _stretch(couplings: np.ndarray, order: np.ndarray, along: np.ndarray, curve: np.ndarray) -> float:

@@ -184,15 +184,21 @@ def leading_left_vector(graph: GraphOperator, num_products: int = 200, dtype: An
     return jax.lax.scan(body, start, None, length=num_products)[0]
 
 
-def _line(couplings: Array, fluctuation: Array) -> Array:
-    """Kc of the line 1/y = 1 - K/Kc through the known point (0, 1), by weighted least squares.
+def subcritical_fit(couplings: Any, fluctuation: Any) -> Float[Array, ""]:
+    r"""Kc from fluctuations below it: the line 1/y = 1 - K/Kc through the known point (0, 1), by weighted least squares.
 
-    The relative error of a time average of |v . u|^2 is proportional to the square root of the relaxation time, that is of
-    y, so that the error of 1/y goes like y^(-1/2): weights y.
+    The relative error of a time average of y = |v . u|^2 is proportional to the square root of the relaxation time, that is
+    of y, so that the error of 1/y goes like y^(-1/2): weights y.
+
+    Args:
+        couplings: K, (lanes,), below Kc.
+        fluctuation: y, (lanes,), positive; 1 for independent phases.
+
+    Returns:
+        Kc; infinite where the line does not fall.
     """
-    y = 1 / fluctuation
-    weight = fluctuation
-    slope = jnp.sum(weight * couplings * (1 - y)) / jnp.sum(weight * couplings**2)
+    couplings, weight = jnp.asarray(couplings), jnp.asarray(fluctuation)
+    slope = jnp.sum(weight * couplings * (1 - 1 / weight)) / jnp.sum(weight * couplings**2)
     return jnp.where(slope > 0, 1 / jnp.where(slope > 0, slope, 1), jnp.inf)
 
 
@@ -257,7 +263,7 @@ def empirical_critical_coupling(
         num_batches=num_batches,
     )
     total = jnp.sum(sweep.batches, axis=0)
-    parts = jax.vmap(lambda batch: _line(sweep.couplings, (total - batch) / (num_batches - 1)))(sweep.batches)
+    parts = jax.vmap(lambda batch: subcritical_fit(sweep.couplings, (total - batch) / (num_batches - 1)))(sweep.batches)
     spread = jnp.sum((parts - jnp.mean(parts)) ** 2)
     error = jnp.sqrt((num_batches - 1) / num_batches * spread)
-    return CriticalCouplingEstimate(_line(sweep.couplings, sweep.fluctuation), error, sweep)
+    return CriticalCouplingEstimate(subcritical_fit(sweep.couplings, sweep.fluctuation), error, sweep)
