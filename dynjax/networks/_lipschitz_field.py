@@ -112,6 +112,7 @@ class LipschitzField(eqx.Module):
         """The slope at time `t`. Where many are needed call the result of `fold` instead."""
         return self.fold()(t, y, delayed)
 
+    @eqx.filter_jit
     def fold(self) -> "FoldedField":
         """The same field with its matrices divided once, for loops that evaluate it many times."""
         weights = tuple(
@@ -176,6 +177,7 @@ class FoldedField(eqx.Module):
         return lambda leaf: jnp.tensordot(hats.astype(leaf.dtype), leaf, 1)
 
 
+@eqx.filter_jit
 def _parameters(
     hidden: tuple[int, ...], size: int, num_delays: int, pieces: int, key: PRNGKeyArray, dtype: Any
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:

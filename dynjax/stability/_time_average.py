@@ -47,6 +47,7 @@ class TimeAverage(eqx.Module):
 _FREQUENCIES = 10
 
 
+@eqx.filter_jit
 def time_average(
     series: Float[Array, "num_bins ..."],
     *,

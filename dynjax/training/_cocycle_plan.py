@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +63,7 @@ def plan_run(
     )
 
 
+@eqx.filter_jit
 def start_frame(
     rank: int, rates: int, k: int, key: PRNGKeyArray, dtype: Any, noise: float = 1e-3
 ) -> Float[Array, "rank rates k"]:

@@ -1,5 +1,6 @@
 """Exponents with error bars from the chunks of a run."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import betainc
@@ -14,6 +15,7 @@ def vector_statistics(growth: Growth) -> TimeAverage:
     return time_average(growth.logs)
 
 
+@eqx.filter_jit
 def averaged_statistics(growth: Growth) -> TimeAverage:
     r"""Mean growth of the first vector, (rates,), with its average over the next sample as a control variate.
 
@@ -32,6 +34,7 @@ def averaged_statistics(growth: Growth) -> TimeAverage:
     return time_average(x + jnp.clip(beta, 0, 1) * gap)
 
 
+@eqx.filter_jit
 def sign_confidence(
     mean: Float[Array, "..."], standard_error: Float[Array, "..."], degrees_of_freedom: float
 ) -> Float[Array, "..."]:

@@ -348,10 +348,12 @@ def _exact(space: NormalSpace, rates: Array, setting: Setting, key: PRNGKeyArray
     return Exponents(values, zero, zero[:, 0], confidence, 0, True)
 
 
+@eqx.filter_jit
 def _gd_exponent(space: NormalSpace, rates: Array) -> Float[Array, "rates"]:
     return jnp.max(log_distance_from_one(rates[:, None] * space.eigenvalues / space.num_samples), axis=1)
 
 
+@eqx.filter_jit
 def _sum_rule(values: Array, total: Array) -> Float[Array, "rates"]:
     """Zero where both are -inf."""
     both = jnp.isneginf(total) & jnp.any(jnp.isneginf(values), axis=1)
@@ -391,6 +393,7 @@ def _block_exponents(
     return jnp.stack(columns, axis=1)
 
 
+@eqx.filter_jit
 def _status(result: Exponents) -> Int8[Array, "rates"]:
     finite = ~jnp.any(jnp.isnan(result.values), axis=1)
     settled = (jnp.abs(result.drift) <= 5) & (result.errors[:, 0] < jnp.inf)

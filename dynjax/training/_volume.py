@@ -44,8 +44,7 @@ def volume_growth(
     exact = batches is not None
     if batches is None:
         batches = independent_batches(key, _NUM_SAMPLED, space.num_samples, batch_size)
-    logs = _log_determinants(space, learning_rates, batches)
-    mean, spread = _mean_and_spread(logs)
+    mean, spread = _mean_and_spread(space, learning_rates, batches)
     error = jnp.zeros_like(mean) if exact else spread / math.sqrt(batches.shape[0])
     return VolumeGrowth(mean, error)
 
@@ -62,6 +61,7 @@ def batch_eigenvalues(space: NormalSpace, batches: Int[Array, "batches size"]) -
     return jax.lax.map(eigenvalues, batches, batch_size=_AT_ONCE)
 
 
+@jax.jit
 def log_distance_from_one(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Log |1 - x|, for small x too; -inf where x is 1 to rounding."""
     small = jnp.abs(x) < 0.5
@@ -71,13 +71,14 @@ def log_distance_from_one(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(small, jnp.log1p(-jnp.where(small, x, 0)), far)
 
 
-def _log_determinants(space: NormalSpace, learning_rates: Array, batches: Array) -> Float[Array, "batches rates"]:
-    values = batch_eigenvalues(space, batches)
+@eqx.filter_jit
+def _mean_and_spread(
+    space: NormalSpace, learning_rates: Float[Array, "rates"], batches: Int[Array, "batches size"]
+) -> tuple[Float[Array, "rates"], Float[Array, "rates"]]:
+    """Mean and standard deviation over batches of the log determinant."""
     scales = learning_rates / batches.shape[1]
-    return jnp.sum(log_distance_from_one(values[:, None, :] * scales[:, None]), axis=2)
-
-
-def _mean_and_spread(logs: Float[Array, "batches rates"]) -> tuple[Array, Array]:
+    values = batch_eigenvalues(space, batches)
+    logs = jnp.sum(log_distance_from_one(values[:, None, :] * scales[:, None]), axis=2)
     lost = jnp.any(logs == -jnp.inf, axis=0)
     finite = jnp.where(lost, 0, logs)
     mean = jnp.mean(finite, axis=0)

@@ -7,7 +7,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, Int
 
 from ..._core import check_that, found
-from .graph_operator import GraphOperator, check_weights
+from .graph_operator import GraphOperator, check_weights, flat_product
 
 
 class Combination(GraphOperator):
@@ -36,7 +36,7 @@ class Combination(GraphOperator):
 
     def _product(self, columns: Float[Array, "nodes columns"]) -> Float[Array, "nodes columns"]:
         pairs = zip(self.coefficients, self.parts, strict=True)
-        first, *rest = [factor.astype(columns.dtype) * part._columns(columns) for factor, part in pairs]
+        first, *rest = [factor.astype(columns.dtype) * flat_product(part, columns) for factor, part in pairs]
         return sum(rest, first)
 
     def transpose(self) -> "Combination":

@@ -79,14 +79,7 @@ class GraphOperator(eqx.Module):
         check_that(good, "values", f"have a leading axis of {self.num_nodes} nodes", found(values))
         if not jnp.issubdtype(values.dtype, jnp.inexact):
             values = values.astype(jnp.result_type(float))
-        if jnp.iscomplexobj(values):  # the weights are real: two real columns cost half of a complex one
-            parts = self._columns(jnp.stack([values.real, values.imag], axis=-1))
-            return jax.lax.complex(parts[..., 0], parts[..., 1])
-        return self._columns(values)
-
-    def _columns(self, values: Float[Array, "nodes *columns"]) -> Float[Array, "nodes *columns"]:
-        columns = values.reshape(self.num_nodes, -1)
-        return self._product(columns).reshape(values.shape).astype(values.dtype)
+        return _apply(self, values)
 
     def at_step(self, step: Int[Array, ""] | int) -> "GraphOperator":
         """The graph during step number `step`: itself, except where the graph is drawn anew in every step."""
@@ -94,11 +87,11 @@ class GraphOperator(eqx.Module):
 
     def mass(self, dtype: Any = None) -> Float[Array, "nodes"]:
         """The total weight (1/N) sum_j a_ij that arrives at each node."""
-        return self.apply(jnp.ones(self.num_nodes, dtype or jnp.result_type(float)))
+        return self.apply(np.ones(self.num_nodes, dtype or jnp.result_type(float)))
 
     def as_matrix(self, dtype: Any = None) -> Float[Array, "nodes nodes"]:
         """The matrix a_ij / N, dense: for tests and small graphs."""
-        return self.apply(jnp.eye(self.num_nodes, dtype=dtype or jnp.result_type(float)))
+        return self.apply(np.eye(self.num_nodes, dtype=dtype or jnp.result_type(float)))
 
     def as_linear_operator(self, dtype: Any = None) -> lx.AbstractLinearOperator:
         """The map as a lineax operator on vectors (nodes,), for `dynjax.eigsh`, `dynjax.linalg.eigs` and lineax itself.
@@ -200,6 +193,20 @@ class GraphOperator(eqx.Module):
         return NotImplemented if isinstance(factor, GraphOperator) else Combination((self,), (factor,))
 
     __rmul__ = __mul__
+
+
+@eqx.filter_jit  # one program outside of `jit` too, where a product of a dozen operations would compile a dozen
+def _apply(graph: GraphOperator, values: Inexact[Array, "nodes *columns"]) -> Inexact[Array, "nodes *columns"]:
+    if jnp.iscomplexobj(values):  # the weights are real: two real columns cost half of a complex one
+        parts = flat_product(graph, jnp.stack([values.real, values.imag], axis=-1))
+        return jax.lax.complex(parts[..., 0], parts[..., 1])
+    return flat_product(graph, values)
+
+
+def flat_product(graph: GraphOperator, values: Float[Array, "nodes *columns"]) -> Float[Array, "nodes *columns"]:
+    """The product with real values of any trailing axes, in their dtype."""
+    columns = values.reshape(graph.num_nodes, -1)
+    return graph._product(columns).reshape(values.shape).astype(values.dtype)
 
 
 class AllToAll(GraphOperator):

@@ -125,6 +125,7 @@ class NeighbourLists(eqx.Module):
         """For each slot the scalar product of the rows of its owner and of its entry: the derivative of `sum` by weights."""
         return _pair_products(self, targets, columns)
 
+    @eqx.filter_jit
     def entries_and_owners(self) -> tuple[Int[Array, "slots"], Int[Array, "slots"]]:
         """The entry and the owner of each slot."""
         owners, begin = [], 0

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Int
 
-from .graph_operator import GraphOperator
+from .graph_operator import GraphOperator, flat_product
 
 
 class Transposed(GraphOperator):
@@ -21,7 +21,7 @@ class Transposed(GraphOperator):
         self.operator, self.num_nodes = operator, operator.num_nodes
 
     def _product(self, columns: Float[Array, "nodes columns"]) -> Float[Array, "nodes columns"]:
-        (product,) = jax.linear_transpose(self.operator._columns, columns)(columns)
+        (product,) = jax.linear_transpose(lambda x: flat_product(self.operator, x), columns)(columns)
         return product
 
     def transpose(self) -> GraphOperator:

@@ -4,6 +4,7 @@ import abc
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact
@@ -48,6 +49,7 @@ class Band(Convolution):
         self.radius, self.inside, self.outside = (jnp.asarray(value, dtype) for value in (radius, inside, outside))
         self.kind = Kind("circle", symmetric=True, atomic=False, drawn=drawn)
 
+    @jax.jit
     def multipliers(self, modes: Float[Array, "modes"]) -> Float[Array, "modes"]:
         """(inside - outside) sin(2 pi q r) / (pi q), and the mass for q = 0."""
         q = jnp.where(modes == 0, 1, modes)
@@ -125,6 +127,7 @@ class Shifts(Convolution):
             check_finite(value, name)
         self.kind = Kind("circle", symmetric=symmetric, atomic=True, drawn=False)
 
+    @jax.jit
     def multipliers(self, modes: Float[Array, "modes"]) -> Inexact[Array, "modes"]:
         """sum_k weight_k exp(2 pi i q shift_k); cosines if symmetric."""
         # The phase is reduced by whole turns first: 2 pi q s loses digits for large q.

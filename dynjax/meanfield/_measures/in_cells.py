@@ -1,13 +1,20 @@
 """Populations in cells: the particle scheme that converges for point masses as well as for densities."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
 from ..._core import check_count, check_that, found
 from .._graphs.graph_operator import GraphOperator
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _repeat(values: Array, times: int) -> Array:
+    return jnp.repeat(values, times, axis=0, total_repeat_length=values.shape[0] * times)
 
 
 class InCells(GraphOperator):
@@ -43,7 +50,7 @@ class InCells(GraphOperator):
 
     def spread(self, values: Any) -> Array:
         """A value for each cell, repeated for its nodes."""
-        return jnp.repeat(jnp.asarray(values), self.num_particles, axis=0, total_repeat_length=self.num_nodes)
+        return _repeat(jnp.asarray(values), self.num_particles)
 
     def _product(self, columns: Float[Array, "nodes columns"]) -> Float[Array, "nodes columns"]:
         return self.spread(self.cells.apply(self.averages(columns)))

@@ -67,6 +67,7 @@ class PowerLaw(MeasurePart):
         """The weight w of labels."""
         return (1 - self.exponent) * labels**-self.exponent
 
+    @eqx.filter_jit
     def grid(self, num_labels: int) -> LabelGrid:
         r"""Gauss-Jacobi nodes in u = x^a with the weight of w^2 dx, u^(1/a - 3).
 

@@ -59,7 +59,11 @@ def gauss_jacobi(count: int, exponent: Float[Array, ""]) -> tuple[Float[Array, "
         count: how many nodes.
         exponent: above -1; traced and differentiable.
     """
-    b = jnp.asarray(exponent)
+    return _gauss_jacobi(count, jnp.asarray(exponent))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gauss_jacobi(count: int, b: Float[Array, ""]) -> tuple[Float[Array, "count"], Float[Array, "count"]]:
     n = jnp.arange(count, dtype=b.dtype)
     # Monic Jacobi polynomials of alpha = 0 on [-1, 1], with the removable 0/0 at n = 0 written out.
     total = 2 * n + b

@@ -1,9 +1,11 @@
 """What a piece of a digraph measure must tell: its labels, its spectrum where known, its finite graphs."""
 
 import abc
+import functools
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact
@@ -71,9 +73,10 @@ class MeasurePart(eqx.Module):
 def midpoint_grid(operator: GraphOperator) -> LabelGrid:
     """Equal weights at the labels (i + 1/2) / N."""
     count = operator.num_nodes
-    return LabelGrid(jnp.asarray(midpoints(count)), jnp.full(count, 1 / count), operator)
+    return LabelGrid(jnp.asarray(midpoints(count)), jnp.asarray(np.full(count, 1 / count)), operator)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def leading(values: Inexact[Array, "many"], k: int, smallest: bool) -> Inexact[Array, "k"]:
     """The first k by real part, then by positive imaginary part, filled up with zeros of the essential rest."""
     values = jnp.concatenate([values, jnp.zeros(max(k - values.shape[0], 0), values.dtype)])

@@ -35,6 +35,7 @@ class Atoms(MeasurePart):
         check_that(space in ("interval", "circle"), "space", 'be "interval" or "circle"', f"found {space!r}")
         self.kind = Kind(space, symmetric=False, atomic=True, drawn=False)
 
+    @eqx.filter_jit
     def grid(self, num_labels: int) -> LabelGrid:
         """Each mass is shared by the two nearest midpoints: the mass is kept, the error is of second order."""
         x = jnp.asarray(midpoints(num_labels), self.weights.dtype)
