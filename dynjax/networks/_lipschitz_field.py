@@ -121,6 +121,7 @@ class LipschitzField(eqx.Module):
         fixed = jax.lax.stop_gradient((self.lipschitz, self.horizon))
         return FoldedField(weights, self.biases, *fixed, self.activation, self.activation_lipschitz, self.num_delays)
 
+    @eqx.filter_jit
     def bound(self, norm: str) -> Float[Array, ""]:
         """An upper bound on the Lipschitz constant in either norm, from the present parameters; at most K in its own norm."""
         folded = self.fold()

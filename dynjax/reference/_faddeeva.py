@@ -31,6 +31,11 @@ def faddeeva(z: Complex[Array, "..."] | complex) -> Complex[Array, "..."]:
     z = jnp.asarray(z)
     if not jnp.iscomplexobj(z):
         z = z.astype(jnp.result_type(z.dtype, float, jnp.complex64))
+    return _plane(z)
+
+
+@jax.jit
+def _plane(z: Complex[Array, "..."]) -> Complex[Array, "..."]:
     below = z.imag < 0
     upper = _upper(jnp.where(below, -z, z))
     down = jnp.where(below, z, 0)

@@ -72,6 +72,7 @@ def method_for(k: int, dim: int) -> Method:
     return "householder" if jax.default_backend() == "cpu" or k > 32 else "cholesky"
 
 
+@functools.partial(jax.jit, static_argnames="method")
 def orthonormal_rows(
     block: Float[Array, "k dim"], method: Method | None = None
 ) -> tuple[Float[Array, "k dim"], Float[Array, " k"]]:

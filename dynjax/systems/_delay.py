@@ -211,15 +211,7 @@ class DelayFlow(AbstractSystem):
         times = self.t0.astype(self.dt.dtype) - jnp.arange(self.size - 1).astype(self.dt.dtype) * self.dt
         values = lambda t: jax.tree_util.tree_map(as_inexact, function(t))
         ys, fs = jax.vmap(lambda t: jax.jvp(values, (t,), (jnp.ones_like(t),)))(times)
-        first = jax.tree_util.tree_map(lambda leaf: leaf[0], ys)
-        if y0 is not None:
-            first = jax.tree_util.tree_map(
-                lambda p, q: jnp.broadcast_to(as_inexact(q), p.shape).astype(p.dtype), first, y0
-            )
-        # Slot 0 is t0 seen from the right, slots -1, -2, ... are t0, t0 - dt, ... seen from the left.
-        ring = lambda leaf: jnp.concatenate([jnp.zeros_like(leaf[:1]), leaf[::-1]])
-        ys, fs = (jax.tree_util.tree_map(ring, buffer) for buffer in (ys, fs))
-        return History(first, jax.tree_util.tree_map(lambda leaf: leaf[-1], fs), ys, fs, jnp.zeros((), jnp.int32))
+        return _as_history(ys, fs, y0)
 
     def step(self, n: IntScalarLike, x: History) -> History:
         """The history one Runge-Kutta step later."""
@@ -286,6 +278,18 @@ class DelayFlow(AbstractSystem):
         """One more step; wrapped, without changing its slot, where no delay reaches the past any more."""
         following = steps + 1
         return jnp.where(following >= 2 * self.size, self.size, following)
+
+
+@jax.jit
+def _as_history(ys: PyTree, fs: PyTree, y0: PyTree) -> History:
+    """The buffers of a history from values and derivatives at t0, t0 - dt, ... and the state at t0, if it differs."""
+    first = jax.tree_util.tree_map(lambda leaf: leaf[0], ys)
+    if y0 is not None:
+        first = jax.tree_util.tree_map(lambda p, q: jnp.broadcast_to(as_inexact(q), p.shape).astype(p.dtype), first, y0)
+    # Slot 0 is t0 seen from the right, slots -1, -2, ... are t0, t0 - dt, ... seen from the left.
+    ring = lambda leaf: jnp.concatenate([jnp.zeros_like(leaf[:1]), leaf[::-1]])
+    ys, fs = (jax.tree_util.tree_map(ring, buffer) for buffer in (ys, fs))
+    return History(first, jax.tree_util.tree_map(lambda leaf: leaf[-1], fs), ys, fs, jnp.zeros((), jnp.int32))
 
 
 def _weighted(weights: list[Array], trees: list[PyTree]) -> PyTree:

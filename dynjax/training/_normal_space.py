@@ -86,6 +86,7 @@ class NormalSpace(eqx.Module):
             full_rank=rank == int(inside.sum()) * self.num_outputs,
         )
 
+    @eqx.filter_jit
     def resonant(self, learning_rates: Float[Array, "rates"], batch_size: int) -> Bool[Array, "rates"]:
         """Whether some I - (eta/B) K_ii is singular to rounding: one sample alone then annihilates a direction."""
         own = jnp.linalg.eigvalsh(self.own_kernels).ravel()

@@ -87,11 +87,11 @@ class GraphOperator(eqx.Module):
 
     def mass(self, dtype: Any = None) -> Float[Array, "nodes"]:
         """The total weight (1/N) sum_j a_ij that arrives at each node."""
-        return self.apply(np.ones(self.num_nodes, dtype or jnp.result_type(float)))
+        return self.apply(jnp.asarray(np.ones(self.num_nodes, dtype or jnp.result_type(float))))
 
     def as_matrix(self, dtype: Any = None) -> Float[Array, "nodes nodes"]:
         """The matrix a_ij / N, dense: for tests and small graphs."""
-        return self.apply(np.eye(self.num_nodes, dtype=dtype or jnp.result_type(float)))
+        return self.apply(jnp.asarray(np.eye(self.num_nodes, dtype=dtype or jnp.result_type(float))))
 
     def as_linear_operator(self, dtype: Any = None) -> lx.AbstractLinearOperator:
         """The map as a lineax operator on vectors (nodes,), for `dynjax.eigsh`, `dynjax.linalg.eigs` and lineax itself.
