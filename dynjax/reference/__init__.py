@@ -28,6 +28,12 @@ from ._gaussian_products import (
     ginibre_product_exponents as ginibre_product_exponents,
     ginibre_product_variances as ginibre_product_variances,
 )
+from ._generative import (
+    gaussian_flow_exponents as gaussian_flow_exponents,
+    gaussian_flow_slope_range as gaussian_flow_slope_range,
+    mixture_flow_matching_floor as mixture_flow_matching_floor,
+    two_mode_speciation_ratio as two_mode_speciation_ratio,
+)
 from ._isotropic_sgd import (
     isotropic_sgd_critical_learning_rate as isotropic_sgd_critical_learning_rate,
     isotropic_sgd_exponents as isotropic_sgd_exponents,
