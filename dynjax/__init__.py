@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         ShearEmbedding as ShearEmbedding,
         classify as classify,
         critical_points as critical_points,
+        layer_exponents as layer_exponents,
         memory_capacity as memory_capacity,
         reduce_to_ode as reduce_to_ode,
     )
@@ -142,6 +143,7 @@ _NAMES = {
         "ShearEmbedding",
         "classify",
         "critical_points",
+        "layer_exponents",
         "memory_capacity",
         "reduce_to_ode",
     ),

@@ -10,7 +10,22 @@ from ._critical_solution import (
     memory_threshold as memory_threshold,
 )
 from ._delay_embedding import DelayEmbedding as DelayEmbedding
+from ._edge_of_chaos import (
+    CriticalInitializer as CriticalInitializer,
+    CriticalScale as CriticalScale,
+    MeanFieldPropagation as MeanFieldPropagation,
+    critical_initializer as critical_initializer,
+    critical_weight_scale as critical_weight_scale,
+    mean_field_propagation as mean_field_propagation,
+)
 from ._isotopy import IsotopyEmbedding as IsotopyEmbedding
+from ._layer_exponents import (
+    LayerExponents as LayerExponents,
+    SeparationField as SeparationField,
+    layer_exponents as layer_exponents,
+    separation_field as separation_field,
+)
+from ._layer_stages import Recurrence as Recurrence
 from ._linear_reduction import LinearReduction as LinearReduction, linear_reduction as linear_reduction
 from ._memory_capacity import MemoryCapacity as MemoryCapacity, memory_capacity as memory_capacity
 from ._obstruction import (

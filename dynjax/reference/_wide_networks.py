@@ -15,6 +15,8 @@ from ._quadrature import normal_mean
 from ._root import find_root
 
 _OCTAVES = 40
+_TINY = 1e-12
+_ZERO = 1e-30  # variances below are what bisection and rounding leave of 0
 _Activation = Callable[[Any], Any]
 
 
@@ -103,10 +105,10 @@ def critical_weight_variance(
 
     Args:
         bias_variance: sigma_b^2.
-        activation: phi, as in `wide_network_variance`.
+        activation: phi, as in `wide_network_variance`; kinks at 0 do no harm.
 
     Returns:
-        sigma_w^2.
+        sigma_w^2; NaN if there is none, as for ReLU with biases.
 
     Example:
         ```python
@@ -125,7 +127,9 @@ def _critical(activation: _Activation, sb2: Array) -> Float[Array, ""]:
 
     none = sb2 == 0
     q = _root_above(excess, sb2, jnp.where(none, 1, sb2))
-    return 1 / normal_mean(slope, jnp.where(none, 0, q))
+    # Not at 0 itself, where a kink may sit: the limit from both sides.
+    tiny = jnp.asarray(_TINY, sb2.dtype)
+    return 1 / jnp.where(none, (slope(tiny) + slope(-tiny)) / 2, normal_mean(slope, q))
 
 
 def _arguments(weight_variance: Any, bias_variance: Any, activation: Any) -> tuple[Array, Array]:
@@ -148,4 +152,5 @@ def _root_above(excess: Any, low: Float[Array, ""], *args: Any) -> Float[Array, 
     ends = lax.stop_gradient(low) + (1 + lax.stop_gradient(low)) * 2.0 ** jnp.arange(_OCTAVES + 1).astype(low.dtype)
     positive = jax.vmap(lambda q: excess(q, *fixed) > 0)(ends)
     root = find_root(excess, low, ends[jnp.argmax(positive)], *args)
-    return jnp.where(jnp.any(positive), jnp.where(root < 0, 0, root), jnp.nan)
+    root = root - lax.stop_gradient(jnp.where(root < _ZERO, root, 0))  # with its derivatives
+    return jnp.where(jnp.any(positive), root, jnp.nan)
