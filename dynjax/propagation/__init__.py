@@ -1,5 +1,12 @@
 """The input-output map: exact embeddings, critical points, memory capacity, reduction of delay equations."""
 
+from ._adjoint_system import (
+    CotangentSystem as CotangentSystem,
+    Covector as Covector,
+    Pullback as Pullback,
+    adjoint_system as adjoint_system,
+    pairing as pairing,
+)
 from ._classify import Classification as Classification, classify as classify
 from ._classify_bounds import GradientBound as GradientBound
 from ._classify_hypotheses import Hypothesis as Hypothesis
@@ -17,6 +24,13 @@ from ._edge_of_chaos import (
     critical_initializer as critical_initializer,
     critical_weight_scale as critical_weight_scale,
     mean_field_propagation as mean_field_propagation,
+)
+from ._exponent_penalty import exponent_penalty as exponent_penalty
+from ._gradient_norms import (
+    GradientNorms as GradientNorms,
+    GradientReport as GradientReport,
+    gradient_norms as gradient_norms,
+    gradient_report as gradient_report,
 )
 from ._isotopy import IsotopyEmbedding as IsotopyEmbedding
 from ._layer_exponents import (

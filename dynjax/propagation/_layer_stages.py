@@ -74,6 +74,18 @@ class Stage(eqx.Module):
     def run(self, carry: Carry) -> tuple[Carry, Float[Array, "layers k"]]:
         """The state and the frame behind the layers, and the logarithmic growth in each of them."""
 
+    @abc.abstractmethod
+    def scan(self, h: Array, kicks: Array | None) -> tuple[Array, Array]:
+        """The state behind the layers, and those behind each of them; `kicks` are added to these on the way."""
+
+    def states(self, h: Array) -> tuple[Array, Array]:
+        """The state behind the layers, and those behind each of them."""
+        return self.scan(h, None)
+
+    def kicked(self, h: Array, kicks: Float[Array, "layers ..."]) -> Array:
+        """The state behind the layers, with something added to each hidden state."""
+        return self.scan(h, kicks)[0]
+
 
 class Single(Stage):
     """One layer that differs from its neighbours."""
@@ -85,6 +97,11 @@ class Single(Stage):
         carry, logs = _through(self.layer, carry)
         return carry, logs[None]
 
+    def scan(self, h: Array, kicks: Array | None) -> tuple[Array, Array]:
+        """One step."""
+        h = _kick(self.layer(h), None if kicks is None else kicks[0])
+        return h, h[None]
+
 
 class Stacked(Stage):
     """Equal layers, each array with a leading axis, in one scan."""
@@ -95,6 +112,16 @@ class Stacked(Stage):
         """Through all of them."""
         arrays, static = eqx.partition(self.layers, eqx.is_array)
         return jax.lax.scan(lambda c, leaves: _through(eqx.combine(leaves, static), c), carry, arrays)
+
+    def scan(self, h: Array, kicks: Array | None) -> tuple[Array, Array]:
+        """All steps."""
+        arrays, static = eqx.partition(self.layers, eqx.is_array)
+
+        def step(h: Array, leaves: Any) -> tuple[Array, Array]:
+            h = _kick(eqx.combine(leaves[0], static)(h), leaves[1])
+            return h, h
+
+        return jax.lax.scan(step, h, (arrays, kicks))
 
 
 class Steps(Stage):
@@ -111,6 +138,19 @@ class Steps(Stage):
             return _advance(carry, *self.system.tangent_step(n, carry.h, rows))
 
         return jax.lax.scan(step, carry, jnp.arange(self.num_steps))
+
+    def scan(self, h: Array, kicks: Array | None) -> tuple[Array, Array]:
+        """All steps."""
+
+        def step(h: Array, leaves: Any) -> tuple[Array, Array]:
+            h = _kick(self.system.step(leaves[0], h), leaves[1])
+            return h, h
+
+        return jax.lax.scan(step, h, (jnp.arange(self.num_steps), kicks))
+
+
+def _kick(h: Array, kick: Array | None) -> Array:
+    return h if kick is None else h + kick
 
 
 def _through(layer: Callable[[Any], Any], carry: Carry) -> tuple[Carry, Float[Array, "k"]]:
@@ -215,6 +255,15 @@ class _Sequence(Stage):
     def run(self, carry: Carry) -> tuple[Carry, Float[Array, "layers k"]]:
         """Through the sequence."""
         return jax.lax.scan(lambda c, x: _through(_Driven(self.cell, x), c), carry, self.inputs)
+
+    def scan(self, h: Array, kicks: Array | None) -> tuple[Array, Array]:
+        """All steps."""
+
+        def step(h: Array, leaves: Any) -> tuple[Array, Array]:
+            h = _kick(self.cell(leaves[0], h), leaves[1])
+            return h, h
+
+        return jax.lax.scan(step, h, (self.inputs, kicks))
 
 
 def _perceptron(model: MLP, readout: bool) -> tuple[Stage, ...]:
