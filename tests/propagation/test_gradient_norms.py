@@ -144,12 +144,12 @@ def test_dead_layers_have_no_derivative_and_no_nan(x64):
 
 
 def task(key, width, depth, gain):
-    """Two interleaved classes in the plane and a deep plain tanh network, which starts in the ordered phase."""
+    """A disc inside a ring, which no line divides, and a deep plain tanh network, which starts in the ordered phase."""
     data_key, first_key, layer_key, last_key = jax.random.split(key, 4)
-    angle = jnp.pi * jnp.linspace(0, 1, 128)
-    upper = jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
-    points = jnp.concatenate([upper, jnp.array([1.0, 0.5]) - upper]) + 0.08 * jax.random.normal(data_key, (256, 2))
-    labels = jnp.repeat(jnp.array([1.0, -1.0]), 128)
+    angle = 2 * jnp.pi * jnp.arange(256) / 256
+    labels = jnp.where(jnp.arange(256) % 2 == 0, 1.0, -1.0)
+    radius = jnp.where(labels > 0, 0.5, 1.5) + 0.1 * jax.random.normal(data_key, (256,))
+    points = radius[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
     first = jax.random.normal(first_key, (width, 2))
     last = jax.random.normal(last_key, (width,)) / width**0.5
     return points, labels, (first, stack(layer_key, width, depth, lecun_normal(gain), jnp.tanh), last)
