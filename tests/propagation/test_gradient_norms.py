@@ -144,19 +144,23 @@ def test_dead_layers_have_no_derivative_and_no_nan(x64):
 
 
 def task(key, width, depth, gain):
-    """A disc inside a ring, which no line divides, and a deep plain tanh network, which starts in the ordered phase."""
+    """Two spirals, which no line divides, and a deep plain tanh network, which starts in the ordered phase.
+
+    One spiral is the other turned by half a turn: without biases the network is odd, and so is the task.
+    """
     data_key, first_key, layer_key, last_key = jax.random.split(key, 4)
-    angle = 2 * jnp.pi * jnp.arange(256) / 256
     labels = jnp.where(jnp.arange(256) % 2 == 0, 1.0, -1.0)
-    radius = jnp.where(labels > 0, 0.5, 1.5) + 0.1 * jax.random.normal(data_key, (256,))
-    points = radius[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
+    radius = jnp.linspace(0.3, 1.8, 256)
+    angle = 1.5 * jnp.pi * radius / 1.8
+    points = labels[:, None] * radius[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
+    points = points + 0.04 * jax.random.normal(data_key, (256, 2))
     first = jax.random.normal(first_key, (width, 2))
     last = jax.random.normal(last_key, (width,)) / width**0.5
     return points, labels, (first, stack(layer_key, width, depth, lecun_normal(gain), jnp.tanh), last)
 
 
-def train(key, *, floss, width, depth, gain, num_steps, learning_rate, num_floss=150):
-    """The accuracy after training, with or without flossing before it."""
+def train(key, *, floss, width, depth, gain, num_steps, learning_rate, num_floss=200):
+    """The accuracy and the loss after training, with or without flossing before it."""
     points, labels, params = task(key, width, depth, gain)
     hidden = lambda params, x: jnp.tanh(params[0] @ x)
 
@@ -186,26 +190,25 @@ def train(key, *, floss, width, depth, gain, num_steps, learning_rate, num_floss
         params = minimise(penalty, params, num_floss, 3e-3)
     params = minimise(loss, params, num_steps, learning_rate)
     outputs = jax.vmap(lambda x: params[2] @ dj.evolve(params[1], hidden(params, x), num_steps=depth))(points)
-    return jnp.mean(jnp.sign(outputs) == labels)
+    return jnp.mean(jnp.sign(outputs) == labels), loss(params)
 
 
-@pytest.mark.slow  # three minutes
+@pytest.mark.slow  # two minutes
 def test_flossing_lets_a_hundred_layers_train():
-    """Over five seeds, the best of three learning rates each: above 0.95 with the penalty before training, at chance without."""
-    best = {}
-    for floss in (False, True):
-        rates = (1e-4, 3e-4, 1e-3)
-        run = eqx.filter_jit(
-            jax.vmap(
-                lambda seed, rate, floss=floss: train(
-                    jax.random.key(seed), floss=floss, width=32, depth=100, gain=0.9, num_steps=400, learning_rate=rate
-                )
-            )
-        )
-        results = np.stack([run(jnp.arange(5), jnp.full(5, rate)) for rate in rates])
-        best[floss] = results.max(0)
-    assert np.all(best[True] > 0.95), best
-    assert np.all(best[False] < 0.75), best
+    """Five seeds, two learning rates: all above 95 per cent with the penalty before training, none leaves log 2 without."""
+    for rate in (1e-4, 3e-4):
+        ends = {}
+        for floss in (False, True):
+
+            def run(seed, floss=floss, rate=rate):
+                options = {"width": 32, "depth": 100, "gain": 0.7, "num_steps": 400, "learning_rate": rate}
+                return train(jax.random.key(seed), floss=floss, **options)
+
+            ends[floss] = eqx.filter_jit(jax.vmap(run))(jnp.arange(5))
+        accuracy, _ = ends[True]
+        assert np.all(accuracy > 0.95), accuracy
+        _, loss = ends[False]
+        np.testing.assert_allclose(loss, np.log(2), atol=1e-3)
 
 
 def test_flossing_brings_exponents_to_zero(key):
