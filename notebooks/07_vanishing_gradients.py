@@ -114,11 +114,11 @@ for width, colour in ((20, RED), (100, BLUE)):
 axes[0].axhline(0, color=INK, lw=0.6)
 axes[0].set(xlabel=r"$\sigma_w^2$ (tanh, $\sigma_b^2$ = 0.05)", ylabel="first exponent per layer")
 axes[0].legend(frameon=False)
-widths = np.array([5, 10, 20, 50, 100])
+widths = np.array([10, 20, 50, 100])
 exact = np.array([float(reference.relu_network_exponent(int(n))) for n in widths])
 axes[1].plot(widths, -exact, color=INK, label="exact")
 axes[1].plot(widths, 5 / (4 * widths), color=INK, ls=(0, (4, 2.5)), lw=0.9, label="5 / (4N)")
-for width in widths if not SMALL else widths[:3]:
+for width in widths if not SMALL else widths[:2]:
     run = eqx.filter_jit(
         lambda key, n=int(width): layer_exponents(
             random_stack(key, n, depth, 2.0**0.5, 0.0, jax.nn.relu), jnp.ones((1, n)), k=1

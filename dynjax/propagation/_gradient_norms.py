@@ -17,6 +17,7 @@ from ._layer_stages import check_model, path_of
 
 _ERRORS = 3.0  # standard errors beyond which a rate has a sign
 _BALANCED = 2.302585092994046  # log 10: gradients within a factor of ten from end to end are balanced
+_AT_EDGE = 0.1  # a logarithm of the change from end to end
 
 
 class GradientNorms(eqx.Module):
@@ -198,11 +199,20 @@ def gradient_report(model: Any, inputs: Any, *, num_steps: int | None = None) ->
     change = f"by a factor of e^{rate * depth:.3g} over {depth:g}"
     reason = f"{start}: they change at the rate {rate:.4g} +- {error:.2g} per layer, {change}"
     if np.isfinite(mean_field):
-        side = "below" if mean_field < 0 else "above"
-        edge = "at the edge of chaos" if abs(mean_field) < 1e-3 else f"{side} the edge of chaos"
-        reason += f", because weights of variance {sw2:.4g} / width are {edge} (infinitely wide: {mean_field:.4g}"
-        reason += f"; at this width: {finite:.4g})" if np.isfinite(finite) else ")"
+        reason += _because(verdict, depth, mean_field, finite, sw2)
     return GradientReport(verdict, rate, error, depth, mean_field, finite, sw2, sb2, reason + ".")
+
+
+def _because(verdict: str, depth: float, mean_field: float, finite: float, sw2: float) -> str:
+    """What random weights of the same variance would do, and whether that is what is found."""
+    predicted = finite if np.isfinite(finite) else mean_field
+    agrees = _verdict(predicted, 0.0, depth) == verdict
+    near = abs(mean_field) * depth <= _AT_EDGE
+    place = "at" if near else ("below" if mean_field < 0 else "above")
+    here = f" and {finite:.4g} at this one" if np.isfinite(finite) else ""
+    link = ", because" if agrees else "; yet"
+    rates = f"{mean_field:.4g} at infinite width{here}"
+    return f"{link} random weights of variance {sw2:.4g} / width are {place} the edge of chaos (rate {rates})"
 
 
 def _verdict(rate: float, error: float, depth: float) -> str:
