@@ -157,7 +157,7 @@ def test_an_optimiser_and_a_loss_of_ones_own(key):
     assert eqx.tree_equal(eqx.filter(frozen.field, eqx.is_array), eqx.filter(field, eqx.is_array))
 
 
-@pytest.mark.slow  # a minute and a half on two cores
+@pytest.mark.slow  # a minute for both
 @pytest.mark.parametrize("target", ["ring", "moons"])
 def test_a_trained_model_is_as_near_as_two_samples(target, key):
     """W2 of 1,000 points to the target is within twice that between two samples of the target."""
