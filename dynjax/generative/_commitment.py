@@ -5,10 +5,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
 from .._core import check_count, check_that, found, is_concrete
-from ._field import SolveOptions, as_points, as_times, check_field, over_points, solve, summary
+from ._field import SolveOptions, as_points, as_times, check_field, over_points, solve, summary, time_span
 from ._mixture_field import MixtureField
 
 
@@ -66,7 +67,7 @@ def commitment_times(
 
     Raises:
         TypeError: if no exact field is given.
-        ValueError: if the threshold is not in [1/2, 1), or points and fields do not fit.
+        ValueError: if the threshold is not a number in [1/2, 1), or points and fields or the times of both fields do not fit.
 
     Example:
         ```python
@@ -79,11 +80,17 @@ def commitment_times(
     check_that(isinstance(exact, MixtureField), "exact", must, found(exact), TypeError)
     check_count(num_times, "num_times", 2)
     if is_concrete(threshold):
-        check_that(bool(0.5 <= threshold < 1), "threshold", "lie in [1/2, 1)", f"found {threshold}")
+        good = np.ndim(threshold) == 0 and bool(0.5 <= threshold < 1)
+        check_that(good, "threshold", "lie in [1/2, 1)", f"found {threshold}")
     options = SolveOptions(num_steps, method, rtol=rtol, atol=atol).checked()
     x0 = as_points(x0, "x0")
     check_field(field, x0, "x0")
     check_field(exact, x0, "x0")
+    spans = time_span(field), time_span(exact)
+    if is_concrete(spans):
+        (noise, data), others = (tuple(map(float, span)) for span in spans)
+        must = f"have noise and data at the times {noise:g} and {data:g} of `field`"
+        check_that(np.allclose((noise, data), others), "exact", must, f"they are {others[0]:g} and {others[1]:g}")
     start, stop = as_times(None, field, x0.dtype)
     times = start + (stop - start) * jnp.linspace(0, 1, num_times, dtype=x0.dtype)
     return _commitment(field, exact, x0, times, jnp.asarray(threshold, x0.dtype), options)

@@ -77,7 +77,7 @@ def time_span(field: Any) -> tuple[Any, Any]:
 
 
 def as_times(times: Any, field: Any, dtype: Any, *, to_data: bool = True) -> Float[Array, "times"]:
-    """Strictly monotone times on the path of the field; by default its two ends."""
+    """Strictly monotone times on the path of the field, by default its two ends; without `to_data` from data to noise."""
     noise, data = time_span(field)
     if times is None:
         ends = (noise, data) if to_data else (data, noise)
@@ -91,6 +91,10 @@ def as_times(times: Any, field: Any, dtype: Any, *, to_data: bool = True) -> Flo
     if is_concrete((noise, data)):
         low, high = sorted((float(noise), float(data)))
         check_time(values, low, high, "times")
+        if not to_data and is_concrete(values):
+            backwards = (float(values[-1]) - float(values[0])) * (float(noise) - float(data)) > 0
+            must = f"run from the data at time {float(data):g} towards the noise at time {float(noise):g}"
+            check_that(backwards, "times", must, f"found {times}")
     return values.astype(dtype)
 
 
@@ -110,8 +114,7 @@ def solve(
         max_steps=options.max_steps,
         **extra,
     )
-    ys = jax.tree_util.tree_map(lambda leaf: jnp.where(out.status == int(Status.OK), leaf, jnp.nan), out.ys)
-    return ys, out.num_steps, out.status
+    return _or_nan(out.ys, out.status), out.num_steps, out.status
 
 
 def interval_flow(field: Any, start: Array, stop: Array, num_steps: int, method: str) -> Flow:
@@ -129,7 +132,12 @@ def _fixed(
 
     last, later = jax.lax.scan(interval, y0, (times[:-1], times[1:]))
     ys = jax.tree_util.tree_map(lambda first, rest: jnp.concatenate([first[None], rest]), y0, later)
-    return ys, jnp.asarray(num_steps * (times.shape[0] - 1)), finite_status(last)
+    status = finite_status(last)
+    return _or_nan(ys, status), jnp.asarray(num_steps * (times.shape[0] - 1)), status
+
+
+def _or_nan(ys: PyTree, status: Int8[Array, ""]) -> PyTree:
+    return jax.tree_util.tree_map(lambda leaf: jnp.where(status == int(Status.OK), leaf, jnp.nan), ys)
 
 
 def finite_status(*trees: PyTree) -> Int8[Array, ""]:

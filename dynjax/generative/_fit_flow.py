@@ -13,6 +13,7 @@ from .._core import check_count, check_positive, check_that, found
 from ._field import as_points, finite_status
 from ._gaussian_mixture import GaussianMixture
 from ._losses import flow_matching_loss, score_matching_loss
+from ._noise_paths import AbstractNoisePath
 
 _LAST = 10  # the report averages over the last tenth of the losses
 
@@ -52,7 +53,7 @@ def fit_flow(
     replacement. The default optimiser is Adam, its rate falling to 0 along half a cosine.
 
     Args:
-        field: a `VelocityField`, a `ScoreField`, or any module; its inexact arrays are the parameters.
+        field: a `VelocityField`, a `ScoreField`, or any module; its inexact arrays, save those of a path, are the parameters.
         data: points `(samples, d)`, or the mixture that they come from.
         key: of the batches.
         num_steps: number of steps.
@@ -102,7 +103,7 @@ def _train(
 ) -> FittedFlow:
     if optimizer is None:
         optimizer = optax.adam(lambda n: learning_rate * (1 + jnp.cos(jnp.pi * n / num_steps)) / 2)
-    params, rest = eqx.partition(field, eqx.is_inexact_array)
+    params, rest = eqx.partition(field, _trained(field))
 
     def step(carry: tuple[Any, Any], n: Array) -> tuple[tuple[Any, Any], Array]:
         params, state = carry
@@ -114,6 +115,12 @@ def _train(
 
     (params, _), losses = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(num_steps))
     return FittedFlow(eqx.combine(params, rest), losses, finite_status(params, losses))
+
+
+def _trained(field: Any) -> Any:
+    """Which leaves are parameters: paths are none, and optimisers that decay weights must not see them."""
+    is_path = lambda node: isinstance(node, AbstractNoisePath)
+    return jax.tree_util.tree_map(eqx.is_inexact_array, field, is_leaf=is_path)
 
 
 def _draw(data: Any, batch_size: int, key: PRNGKeyArray) -> Float[Array, "batch d"]:

@@ -32,8 +32,8 @@ class GaussianMixture(eqx.Module):
         weights: w_k, `(K,)`, positive and of sum one; equal ones by default.
 
     Raises:
-        ValueError: if shapes do not fit, covariances are not symmetric and positive definite, or weights are not positive or
-            have not the sum one.
+        ValueError: if shapes do not fit, means are not finite, covariances are not symmetric and positive definite, or
+            weights are not positive or have not the sum one.
 
     Example:
         ```python
@@ -64,6 +64,8 @@ class GaussianMixture(eqx.Module):
         check_that(weights.shape == (count,), "weights", f"have the shape ({count},) of the modes", found(weights))
         self.means, self.covariances = means.astype(dtype), covariances.astype(dtype)
         self.weights = weights.astype(dtype)
+        if is_concrete(self.means):
+            check_that(bool(np.all(np.isfinite(self.means))), "means", "be finite", f"found {means}")
         _check_covariances(self.covariances)
         _check_weights(self.weights)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import check_that
+from .._core import check_that, found
 from ..networks import lipschitz_bound
 from ._field import as_times
 
@@ -66,6 +66,16 @@ def lipschitz_profile(field: Any, times: Any = None, *, norm: str = "euclidean")
         field.lipschitz_bound_at(times[0], norm)  # raises with the right sentence
         bounds = jax.vmap(lambda t: field.lipschitz_bound_at(t, norm))(times)
     else:
-        bounds = jnp.broadcast_to(lipschitz_bound(field, norm), times.shape).astype(dtype)
+        bounds = jnp.broadcast_to(_constant_bound(field, norm), times.shape).astype(dtype)
     steps = jnp.abs(jnp.diff(times)) * (bounds[1:] + bounds[:-1]) / 2
     return LipschitzProfile(times, bounds, jnp.concatenate([jnp.zeros(1, dtype), jnp.cumsum(steps)]))
+
+
+def _constant_bound(field: Any, norm: str) -> Float[Array, ""]:
+    try:
+        return lipschitz_bound(field, norm)
+    except TypeError as error:
+        raise TypeError(
+            "Argument `field` must be one of the fields with a known bound, or have a method `lipschitz_bound_at(t, norm)` or "
+            f"`lipschitz_bound(norm)`, but {found(field)}."
+        ) from error

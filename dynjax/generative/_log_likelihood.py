@@ -89,8 +89,8 @@ def log_likelihood(
         A `LogLikelihood`.
 
     Raises:
-        ValueError: if the points have not the dimension of the field, a time is off its path, `divergence` is unknown or
-            "hutchinson" comes without a key.
+        ValueError: if the points have not the dimension of the field, a time is off its path, the times do not run from data to
+            noise, `divergence` is unknown, "hutchinson" comes without a key, or `base` does not give one number for a point.
         TypeError: if `field` or `base` is not callable.
 
     Example:
@@ -108,9 +108,7 @@ def log_likelihood(
     check_field(field, x1, "x1")
     times = as_times(times, field, x1.dtype, to_data=False)
     base = standard_normal if base is None else getattr(base, "log_density", base)
-    check_that(
-        callable(base), "base", "be a function `x -> log p(x)` or have the method `log_density`", found(base), TypeError
-    )
+    _check_base(base, jax.ShapeDtypeStruct(x1.shape[-1:], x1.dtype))
     known = divergence in ("exact", "hutchinson")
     check_that(known, "divergence", 'be "exact" or "hutchinson"', f"found {divergence!r}")
     count = int(np.prod(x1.shape[:-1]))
@@ -122,6 +120,18 @@ def log_likelihood(
         assert key is not None
         probes = jax.random.rademacher(key, (count, num_probes, x1.shape[-1]), x1.dtype)
     return _log_likelihood(field, x1, probes, times, base, divergence == "exact", options)
+
+
+def _check_base(base: Any, point: jax.ShapeDtypeStruct) -> None:
+    must = "be a function `x -> log p(x)` or have the method `log_density`"
+    check_that(callable(base), "base", must, found(base), TypeError)
+    must = f"give one number for a point of shape {point.shape}"
+    try:
+        out = eqx.filter_eval_shape(base, point)
+    except (TypeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"Argument `base` must {must}, but it raised: {reason}") from error
+    check_that(getattr(out, "shape", None) == (), "base", must, found(out))
 
 
 def standard_normal(x: Float[Array, "d"]) -> Float[Array, ""]:

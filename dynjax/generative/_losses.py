@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._core import check_that, found
-from ._field import as_points, check_field
+from .._core import check_that, found, is_concrete
+from ._field import as_points, check_field, time_span
 from ._noise_paths import VariancePreserving
 
 
@@ -36,13 +36,21 @@ def flow_matching_loss(
         The loss, or `(batch,)` terms, for standard errors.
 
     Raises:
-        ValueError: if shapes do not fit.
+        ValueError: if shapes do not fit, or the field has its noise and data at other times, as that of a diffusion.
+        TypeError: if `field` is not callable.
+
+    Example:
+        ```python
+        mixture = dj.generative.GaussianMixture([-2.0, 2.0], 0.25)
+        dj.generative.flow_matching_loss(mixture.flow_matching_field(), mixture.sample(1000, key1), key2)    # about 2.8
+        ```
 
     References:
         Lipman, Chen, Ben-Hamu, Nickel and Le, Flow matching for generative modeling (2023), equation 23 (with sigma_min = 0).
     """
     x1 = _as_batch(x1, "x1")
     check_field(field, x1, "x1")
+    _check_span(field)
     time_key, noise_key = jax.random.split(key)
     t = jax.random.uniform(time_key, x1.shape[:1], x1.dtype)
     x0 = jax.random.normal(noise_key, x1.shape, x1.dtype) if x0 is None else jnp.asarray(x0, x1.dtype)
@@ -75,6 +83,12 @@ def score_matching_loss(
         TypeError: if `field` has no score or its path is no diffusion.
         ValueError: if shapes do not fit.
 
+    Example:
+        ```python
+        mixture = dj.generative.GaussianMixture([-2.0, 2.0], 0.25)
+        dj.generative.score_matching_loss(mixture.score_field(), mixture.sample(1000, key1), key2)    # about 0.3
+        ```
+
     References:
         Vincent, A connection between score matching and denoising autoencoders (2011); Ho, Jain and Abbeel, Denoising
         diffusion probabilistic models (2020), equation 14.
@@ -96,6 +110,13 @@ def score_matching_loss(
 
     terms = jax.vmap(residual)(t, x, z)
     return terms if per_sample else jnp.mean(terms)
+
+
+def _check_span(field: Any) -> None:
+    noise, data = time_span(field)
+    for time, wanted, what in ((noise, 0, "noise"), (data, 1, "data")):
+        good = not is_concrete(time) or float(time) == wanted
+        check_that(good, "field", f"have its {what} at time {wanted}, as in flow matching", f"it is at {time}")
 
 
 def _as_batch(x: Any, argument: str) -> Float[Array, "batch d"]:

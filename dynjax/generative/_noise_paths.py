@@ -48,6 +48,14 @@ class AbstractNoisePath(eqx.Module):
 class StraightLine(AbstractNoisePath):
     """The path of flow matching, x_t = (1 - t) z + t x_data: noise at time 0, data at time 1.
 
+    Raises:
+        ValueError: where it is called with a time outside [0, 1].
+
+    Example:
+        ```python
+        dj.generative.StraightLine().coefficients(0.25)      # a = 0.25, b^2 = 0.5625, a' = 1, b b' = -0.75
+        ```
+
     References:
         Lipman, Chen, Ben-Hamu, Nickel and Le, Flow matching for generative modeling (2023); Liu, Gong and Liu, Flow straight
         and fast (2023).
@@ -86,7 +94,13 @@ class VariancePreserving(AbstractNoisePath):
         horizon: T, positive.
 
     Raises:
-        ValueError: if one of them is not positive and finite.
+        ValueError: if one of them is not positive and finite, or where it is called with a time outside [0, T].
+
+    Example:
+        ```python
+        path = dj.generative.VariancePreserving.constant(1.0, 8.0)
+        path.coefficients(8.0).signal       # exp(-4) = 0.0183156
+        ```
 
     References:
         Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole, Score-based generative modeling through stochastic differential
@@ -139,8 +153,11 @@ def as_float(value: Any) -> Float[Array, "..."]:
 
 
 def check_time(t: Any, low: Any, high: Any, argument: str = "t") -> None:
-    """Raise unless all of `t` lies between `low` and `high`; traced values pass."""
+    """Raise unless all of `t` lies between `low` and `high`, up to rounding; traced values pass."""
     if is_concrete((t, low, high)):
         values, least, most = np.asarray(t), float(low), float(high)
-        good = bool(np.all((values >= least) & (values <= most)))
+        # A horizon of 0.7 in single precision is less than the number 0.7.
+        coarsest = max(float(jnp.finfo(as_float(value).dtype).eps) for value in (t, low, high))
+        slack = coarsest * max(abs(least), abs(most))
+        good = bool(np.all((values >= least - slack) & (values <= most + slack)))
         check_that(good, argument, f"lie in [{least:g}, {most:g}]", f"found {t}")

@@ -100,7 +100,7 @@ def _exponents(field: Any, x0: Array, times: Array, num_steps: int, method: str)
         # The decomposition of something that is not finite may never end.
         values = jnp.linalg.svd(jnp.where(good, frames, frame), compute_uv=False)
         later = jnp.log(values) / jnp.abs(times[1:] - times[0])[:, None]
-        exponents = jnp.concatenate([rates[None], later])
+        exponents = jnp.concatenate([rates[None].astype(x.dtype), later])
         return jnp.where(good, exponents, jnp.nan), jnp.concatenate([x[None], path]), status
 
     exponents, path, status = over_points(single, x0)

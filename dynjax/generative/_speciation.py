@@ -33,8 +33,9 @@ def speciation_time(field: MixtureField) -> Float[Array, ""]:
         field: the exact field of a mixture.
 
     Returns:
-        The time, differentiable in the parameters of the mixture; NaN if the centre remains a mode. It is the first crossing
-        seen on a grid of 257 times, then bisected to rounding.
+        The time, differentiable in the parameters of the mixture; NaN if the centre remains a mode to the end, or is none from
+        the start (a diffusion with too short a horizon). It is the first crossing seen on a grid of 257 times, then bisected
+        to rounding.
 
     Raises:
         TypeError: if `field` is no `MixtureField`.
@@ -42,7 +43,7 @@ def speciation_time(field: MixtureField) -> Float[Array, ""]:
     Example:
         ```python
         mixture = dj.generative.GaussianMixture([-2.0, 2.0], 0.25)
-        dj.generative.speciation_time(mixture.flow_matching_field())       # 0.3406
+        dj.generative.speciation_time(mixture.flow_matching_field())       # 0.3405
         ```
 
     References:
@@ -82,7 +83,7 @@ def _speciation_time(field: MixtureField) -> Float[Array, ""]:
 
 
 def _largest_curvature(field: MixtureField, t: Array) -> Float[Array, ""]:
-    """The largest eigenvalue of the Hessian of log p_t at the mean, in units of the precision there."""
+    """The largest eigenvalue of the Hessian of log p_t at the mean."""
     law = field.law(t)
     hessian = jax.jacfwd(law.score)(law.mean)
     return jnp.linalg.eigvalsh((hessian + hessian.T) / 2)[-1]

@@ -137,6 +137,13 @@ class ScoreField(eqx.Module):
         ValueError: if a size is not positive.
         TypeError: if `path` is no `VariancePreserving`.
 
+    Example:
+        ```python
+        field = dj.generative.ScoreField(2, path=dj.generative.VariancePreserving(0.1, 10.0), key=key)
+        fitted = dj.generative.fit_flow(field, data, num_steps=2000, key=key)       # by score matching
+        dj.generative.sample(fitted.field, jax.random.normal(key, (1000, 2)))
+        ```
+
     References:
         Song et al., Score-based generative modeling through stochastic differential equations (2021), equations 7 and 13.
     """

@@ -18,8 +18,8 @@ class Pullback(AbstractMap):
     """Backpropagation along a stored orbit: lambda_m -> J(x_{n-1-m})^T lambda_m, J the derivative of a step.
 
     Step 0 starts behind the last step of the orbit, step `num_steps - 1` ends at its first state; beyond that cotangents are
-    NaN, never a repeated step. The Lyapunov spectrum is that of the system, as transposed products have the same singular
-    values.
+    NaN, never a repeated step, and so they are where it shows under `jit` only that the orbit leaves steps out. The Lyapunov
+    spectrum is that of the system, as transposed products have the same singular values.
 
     Attributes:
         num_steps: n, the steps of the orbit.
@@ -28,13 +28,14 @@ class Pullback(AbstractMap):
     system: AbstractSystem
     states: PyTree
     start: Array
+    whole: Array  # whether the orbit holds every step, which under `jit` is known at run time only
     dt: Float[Array, ""]
     num_steps: int = eqx.field(static=True)
 
     def step(self, n: IntScalarLike, cotangent: PyTree) -> PyTree:
         """The cotangent before one more step of the orbit."""
         index = self.num_steps - 1 - jnp.asarray(n)
-        inside = (index >= 0) & (index < self.num_steps)
+        inside = (index >= 0) & (index < self.num_steps) & self.whole
         x = jax.tree_util.tree_map(
             lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False) if eqx.is_array(leaf) else leaf,
             self.states,
@@ -235,7 +236,8 @@ def adjoint_system(system: AbstractSystem, orbit: Trajectory | None = None) -> P
     first = jax.tree_util.tree_map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, orbit.ys)
     check_system(system, first)
     dt, num_steps = jnp.asarray(system.dt), steps.shape[0] - 1
-    return Pullback(system=system, states=orbit.ys, start=steps[0], dt=dt, num_steps=num_steps)
+    whole = steps[1] - steps[0] == 1
+    return Pullback(system=system, states=orbit.ys, start=steps[0], whole=whole, dt=dt, num_steps=num_steps)
 
 
 def _gap(steps: Array) -> int | None:

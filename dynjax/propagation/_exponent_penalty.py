@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._core import check_that, found
 from ._layer_exponents import layer_exponents
 
 
@@ -24,7 +25,7 @@ def exponent_penalty(
     Added to a loss, or minimised before training, it turns a network in which gradients vanish or explode into one in
     which they arrive: at target 0 the k leading directions neither grow nor shrink from layer to layer. The exponents and
     their derivatives are those of the factorised products, so that depth does no harm. Directions that are lost for good
-    (-inf, behind a dead layer) have no derivative and are left out.
+    (-inf, behind a dead layer) have no derivative and are left out. Where a state or a tangent is not finite P is NaN.
 
     Args:
         model: as for `layer_exponents`.
@@ -39,7 +40,7 @@ def exponent_penalty(
 
     Raises:
         TypeError: if the model is none of those.
-        ValueError: if shapes do not fit.
+        ValueError: if shapes do not fit, or `target` is neither a number nor one for each exponent.
 
     Example:
         ```python
@@ -49,7 +50,11 @@ def exponent_penalty(
     References:
         Engelken, Gradient flossing: improving gradient descent through dynamic control of Jacobians (2023).
     """
+    target = jnp.asarray(target)
+    check_that(
+        target.shape in ((), (k,)), "target", f"be a number, or {k} of them, one for each exponent", found(target)
+    )
     rates = layer_exponents(model, inputs, k=k, readout=readout, num_steps=num_steps).per_input
-    there = jnp.isfinite(rates)
-    gaps = jnp.where(there, jnp.where(there, rates, 0) - jnp.asarray(target, rates.dtype), 0)
+    lost = jnp.isneginf(rates)  # alone: what has overflowed must not look as if it were at the target
+    gaps = jnp.where(lost, 0, jnp.where(lost, 0, rates) - target.astype(rates.dtype))
     return jnp.mean(jnp.sum(gaps**2, 1))

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int8, PRNGKeyArray
 
 from .._core import Status, check_that, found, is_concrete
-from ..networks import MLP
+from ..networks import MLP, DenseResNet, ResNet
 from ..reference import deep_linear_exponents, relu_network_exponent, wide_network_exponent
+from ..systems import LayerMap
 from ._layer_exponents import layer_exponents
 from ._layer_stages import check_model, path_of
 
@@ -29,17 +30,25 @@ class GradientNorms(eqx.Module):
             gradients grow on their way back.
         depth: number of layers, or duration.
         status: `OK`, or `NONFINITE` where a norm is NaN or infinite, `(n,)`.
+        parameter_log_norms: log |dL/d(parameters of layer l)| for l = 1 to the last layer, `(n, layers)`, if asked for.
     """
 
     log_norms: Float[Array, "n layers_1"]
     rates: Float[Array, "n"]
     depth: Float[Array, ""]
     status: Int8[Array, "n"]
+    parameter_log_norms: Float[Array, "n layers"] | None = None
 
     @property
     def rate(self) -> Float[Array, ""]:
         """The mean rate over the inputs."""
         return jnp.mean(self.rates)
+
+    @property
+    def standard_error(self) -> Float[Array, ""]:
+        """Of the mean rate, from input to input; NaN for a single one. Inputs share the weights, networks do not."""
+        n = self.rates.shape[0]
+        return jnp.std(self.rates) / jnp.sqrt(n - 1) if n > 1 else jnp.full((), jnp.nan, self.rates.dtype)
 
     def __str__(self) -> str:
         if not is_concrete(self.rates):
@@ -55,6 +64,7 @@ def gradient_norms(
     key: PRNGKeyArray | None = None,
     readout: bool = False,
     num_steps: int | None = None,
+    parameters: bool = False,
 ) -> GradientNorms:
     r"""The norm of the gradient with respect to every hidden state, |dL/dh_l|: what backpropagation does with depth.
 
@@ -70,13 +80,17 @@ def gradient_norms(
         key: of these vectors; needed without a loss.
         readout: whether the last affine layer counts as a layer.
         num_steps: as for `layer_exponents`.
+        parameters: whether to add the norms of the gradients with respect to the parameters of each layer, for models whose
+            layers have their own: `MLP`, `ResNet`, `DenseResNet`, `LayerMap`. It takes the memory of the parameters for each
+            input.
 
     Returns:
         `GradientNorms`. Cost: a gradient of the model for each input; memory for all hidden states.
 
     Raises:
         TypeError: if the model is none of those, or `loss` is not callable.
-        ValueError: if shapes do not fit, or neither loss nor key is given.
+        ValueError: if shapes do not fit, neither loss nor key is given, or `parameters` is set for a model whose layers share
+            theirs.
 
     Example:
         ```python
@@ -89,17 +103,23 @@ def gradient_norms(
         (1994); Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks (2013).
     """
     inputs = check_model(model, inputs, num_steps)
+    own = isinstance(model, MLP | ResNet | DenseResNet | LayerMap)
+    check_that(own or not parameters, "parameters", "be left out where layers share their parameters", found(model))
     if loss is None:
         check_that(key is not None, "key", "be given where there is no loss", "it is None")
         keys = jax.random.split(key, inputs.shape[0])  # type: ignore[arg-type]
-        return _norms(model, inputs, None, keys, readout, num_steps)
+        return _norms(model, inputs, None, keys, readout, num_steps, parameters)
     check_that(callable(loss), "loss", "be a function of the last state", found(loss), TypeError)
-    return _norms(model, inputs, loss, None, readout, num_steps)
+    return _norms(model, inputs, loss, None, readout, num_steps, parameters)
 
 
 @eqx.filter_jit
-def _norms(model: Any, inputs: Array, loss: Any, keys: Any, readout: bool, num_steps: int | None) -> GradientNorms:
-    def single(x: Array, key: Any) -> tuple[Array, Array]:
+def _norms(
+    model: Any, inputs: Array, loss: Any, keys: Any, readout: bool, num_steps: int | None, parameters: bool
+) -> GradientNorms:
+    moving, still = eqx.partition(model, eqx.is_inexact_array)
+
+    def single(x: Array, key: Any) -> tuple[Array, Array | None, Array]:
         path = path_of(model, x, readout, num_steps)
 
         def top(h: Array) -> Array:
@@ -108,24 +128,43 @@ def _norms(model: Any, inputs: Array, loss: Any, keys: Any, readout: bool, num_s
             direction = jax.random.normal(key, h.shape, h.dtype)
             return jnp.sum(h * direction / jnp.linalg.norm(direction))
 
-        def through(start: Array, kicks: list[Array]) -> Array:
+        def through(start: Array, kicks: list[Array], moving: Any) -> Array:
             # The derivative with respect to a kick of a hidden state is that with respect to the state.
+            stages = path_of(eqx.combine(moving, still), x, readout, num_steps).stages if parameters else path.stages
             h = start
-            for stage, kick in zip(path.stages, kicks, strict=True):
+            for stage, kick in zip(stages, kicks, strict=True):
                 h = stage.kicked(h, kick)
             return top(h)
 
         shapes = jax.eval_shape(lambda h: _states(path.stages, h), path.start)
         kicks = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
-        first, others = jax.grad(through, (0, 1))(path.start, kicks)
-        norms = [jnp.linalg.norm(first)[None], *(jnp.linalg.norm(g.reshape(g.shape[0], -1), axis=1) for g in others)]
-        return jnp.log(jnp.concatenate(norms)), path.unit
+        slopes = jax.grad(through, (0, 1, 2) if parameters else (0, 1))(path.start, kicks, moving)
+        norms = [jnp.linalg.norm(slopes[0])[None], *(_norm(g, 1) for g in slopes[1])]
+        logs = jnp.log(jnp.concatenate(norms))
+        own = _parameter_norms(slopes[2], readout)[: logs.shape[0] - 1] if parameters else None
+        return logs, None if own is None else jnp.log(own), path.unit
 
-    logs, units = jax.vmap(single)(inputs, keys)
+    logs, own, units = jax.vmap(single)(inputs, keys)
     depth = (logs.shape[1] - 1) * units[0]
     finite = jnp.all(jnp.isfinite(logs), 1)
     status = jnp.where(finite, int(Status.OK), int(Status.NONFINITE)).astype(jnp.int8)
-    return GradientNorms(logs, (logs[:, 0] - logs[:, -1]) / depth, depth, status)
+    return GradientNorms(logs, (logs[:, 0] - logs[:, -1]) / depth, depth, status, own)
+
+
+def _norm(tree: Any, axes: int) -> Array:
+    """Of all arrays of a tree together, for each entry of their leading axes."""
+    leaves = jax.tree_util.tree_leaves(tree)
+    return jnp.linalg.norm(jnp.concatenate([leaf.reshape(*leaf.shape[:axes], -1) for leaf in leaves], axes), axis=axes)
+
+
+def _parameter_norms(slope: Any, readout: bool) -> Float[Array, "layers"]:
+    """Layer by layer, from the gradient with respect to the model."""
+    if isinstance(slope, MLP):
+        return jnp.stack([_norm(layer, 0) for layer in zip(slope.weights, slope.biases, strict=True)])
+    if isinstance(slope, LayerMap):
+        return _norm(slope.arrays, 1)
+    norms = _norm(slope.layers, 1)
+    return jnp.append(norms, _norm(slope.readout, 0)) if readout else norms
 
 
 def _states(stages: Any, h: Array) -> list[Array]:

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import check_positive
-from ._arrays import check_values, floats
+from .._core import check_positive, check_that
+from ._arrays import check_values, check_vector, floats
 from ._mixture_transport import LineMixture, _checked as checked_mixture
 from ._quadrature import tanh_sinh
 
 _REACH = 9.0
-_NODES = 1025
+_PANELS = 36  # for each component, half a standard deviation wide
+_PANEL_NODES = 16
 
 _Number = Float[Array, "..."] | float
 
@@ -24,15 +25,15 @@ def mixture_flow_matching_floor(target: LineMixture) -> Float[Array, ""]:
         Var(x_1 - x_0 | x_t) = sum_k r_k s_k^2 / C_k + sum_k r_k (u_k - u)^2,
 
     with the responsibilities r_k and the velocities u_k of the components and their mean u. The first term has the mean
-    sum_k w_k pi s_k / 2; the second is integrated by the trapezoidal rule over every component and the double exponential
-    rule over t. A model that reports less has made an error. Derived here.
+    sum_k w_k pi s_k / 2; the second is integrated over x by Gauss's rule on panels that resolve every component and over t by
+    the double exponential rule. A model that reports less has made an error. Derived here.
 
     Args:
         target: the law of the data.
 
     Returns:
-        The floor, differentiable in the parameters; the relative error is about 1e-14 in double precision unless components
-        are closer than a hundredth of their distance to the origin.
+        The floor, differentiable in the parameters; the relative error is about 1e-14 in double precision, 1e-11 where scales
+        differ by a factor of 1,000 (measured). Cost: 150,000 K^2 evaluations of a component for K components.
 
     Raises:
         ValueError: if weights do not sum to one, or weights or scales are not positive.
@@ -49,20 +50,24 @@ def mixture_flow_matching_floor(target: LineMixture) -> Float[Array, ""]:
 def _floor(target: LineMixture) -> Float[Array, ""]:
     weights, means, scales = target
     rule = tanh_sinh(means.dtype)
-    grid = np.linspace(-_REACH, _REACH, _NODES)
-    density = np.exp(-(grid**2) / 2)
-    z, normal = jnp.asarray(grid, means.dtype), jnp.asarray(density / density.sum(), means.dtype)
+    nodes, node_weights = np.polynomial.legendre.leggauss(_PANEL_NODES)
+    unit, unit_weights = jnp.asarray((nodes + 1) / 2, means.dtype), jnp.asarray(node_weights / 2, means.dtype)
+    grid = jnp.linspace(-_REACH, _REACH, _PANELS + 1, dtype=means.dtype)
 
     def between(node: tuple[Array, Array]) -> Array:
         t, rest = node
         variances = rest**2 + t**2 * scales**2
-        x = t * means[:, None] + jnp.sqrt(variances)[:, None] * z  # (components, nodes)
-        deviations = x[..., None] - t * means
-        logs = jnp.log(weights) - (deviations**2 / variances + jnp.log(variances)) / 2
+        # The edges of all components together resolve a narrow one inside a wide one. The integral does not depend on them.
+        edges = t * means[:, None] + jnp.sqrt(variances)[:, None] * grid
+        edges = jax.lax.stop_gradient(jnp.sort(edges.ravel()))
+        widths = jnp.diff(edges)[:, None]
+        deviations = (edges[:-1, None] + widths * unit)[..., None] - t * means  # (panels, nodes, components)
+        logs = jnp.log(weights) - (deviations**2 / variances + jnp.log(2 * jnp.pi * variances)) / 2
         shares = jax.nn.softmax(logs)
         velocities = means + (t * scales**2 - rest) / variances * deviations
         centred = velocities - jnp.sum(shares * velocities, -1, keepdims=True)
-        return jnp.sum(weights * jnp.sum(normal * jnp.sum(shares * centred**2, -1), -1))
+        density = jnp.exp(jax.scipy.special.logsumexp(logs, axis=-1))
+        return jnp.sum(widths * unit_weights * density * jnp.sum(shares * centred**2, -1))
 
     values = jax.lax.map(between, (rule.t, rule.one_minus_t))
     return jnp.pi / 2 * jnp.sum(weights * scales) + jnp.sum(rule.weights * values)
@@ -83,16 +88,31 @@ def gaussian_flow_exponents(scales: Float[Array, "dim"], t: _Number) -> Float[Ar
 
     Returns:
         The exponents in descending order.
+
+    Raises:
+        ValueError: if a scale is not positive, `scales` is not one-dimensional, or `t` is no number in [0, 1].
+
+    Example:
+        ```python
+        gaussian_flow_exponents([0.5, 1.5], 1.0)        # [log 1.5, log 0.5]
+        ```
     """
     check_positive(scales, "scales")
     check_values(t, "t", "lie in [0, 1]", lambda v: (v >= 0) & (v <= 1))
+    check_vector(scales, "scales")
+    check_that(jnp.ndim(t) == 0, "t", "be a scalar; map over it by `jax.vmap`", f"its shape is {jnp.shape(t)}")
     scales, t = floats(scales, t)
-    scales = jnp.sort(scales, descending=True)
-    start = t == 0
-    inner = jnp.where(start, 0.5, t)
-    # C - 1 = t (t (1 + s^2) - 2) keeps the digits at small t.
-    values = jnp.log1p(inner * (inner * (1 + scales**2) - 2)) / (2 * inner)
-    return jnp.where(start, -1.0, values)
+    # With C - 1 = t q the exponent is (q / 2) log(1 + t q) / (t q), which is smooth in t = 0.
+    q = t * (1 + jnp.sort(scales, descending=True) ** 2) - 2
+    return q / 2 * _log1p_ratio(t * q)
+
+
+def _log1p_ratio(z: Float[Array, "..."]) -> Float[Array, "..."]:
+    """log(1 + z) / z."""
+    small = jnp.abs(z) < 1e-3
+    far = jnp.where(small, 1, z)
+    series = sum((-z) ** k / (k + 1) for k in range(7))
+    return jnp.where(small, series, jnp.log1p(far) / far)
 
 
 def two_mode_speciation_ratio(half_distance: _Number, scale: _Number) -> Float[Array, "..."]:
@@ -114,6 +134,14 @@ def two_mode_speciation_ratio(half_distance: _Number, scale: _Number) -> Float[A
 
     Returns:
         The ratio; NaN for |m| < s, where the law has one mode at any noise.
+
+    Raises:
+        ValueError: if one of them is not positive and finite.
+
+    Example:
+        ```python
+        two_mode_speciation_ratio(2.0, 0.5)        # 1.9364917, speciation at t = 0.3405425
+        ```
     """
     check_positive(half_distance, "half_distance")
     check_positive(scale, "scale")
@@ -138,6 +166,14 @@ def gaussian_flow_slope_range(scale: _Number) -> tuple[Float[Array, "..."], Floa
 
     Returns:
         (smallest, largest).
+
+    Raises:
+        ValueError: if the scale is not positive and finite.
+
+    Example:
+        ```python
+        gaussian_flow_slope_range(0.1)        # (-5.05, 1.0)
+        ```
     """
     check_positive(scale, "scale")
     (scale,) = floats(scale)

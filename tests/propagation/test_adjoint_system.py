@@ -1,5 +1,6 @@
 """Cotangents as dynamics: the conserved pairing, backpropagation, and spectra."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +50,36 @@ def test_the_pairing_is_conserved_along_a_stored_orbit(x64):
         back = dj.trajectory(adjoint_system(system, orbit), jnp.ones_like(x), num_steps=num_steps).ys[::-1]
         products = jnp.sum(forward * back, 1)
         np.testing.assert_allclose(products / products[-1], 1, rtol=1e-12)
+
+
+def test_the_pairing_is_conserved_along_a_chaotic_orbit(x64):
+    """Over 1,000 steps of Henon's map, over which tangents grow by e^419: linearised at the stored states themselves."""
+    system, num_steps = henon(), 1000
+    orbit = dj.trajectory(system, jnp.asarray(START), num_steps=num_steps)
+
+    def push(delta, n):
+        delta = system.tangent_step(n, orbit.ys[n], delta[None])[1][0]
+        return delta, delta
+
+    forward = jax.lax.scan(push, jnp.ones(2), jnp.arange(num_steps))[1]
+    back = dj.trajectory(adjoint_system(system, orbit), jnp.array([0.3, 1.0]), num_steps=num_steps).ys[::-1]
+    products = jnp.concatenate([jnp.ones(2)[None] @ back[0], jnp.sum(forward * back[1:], 1)])
+    np.testing.assert_allclose(products / products[-1], 1, rtol=1e-12)
+    assert np.max(np.abs(forward[-1])) > 1e150
+
+
+def test_gaps_that_show_under_jit_only_are_marked(x64):
+    """The steps of an orbit are values: gaps are refused outside of `jit` and give NaN inside, for linear maps too."""
+    system = dj.Map(lambda n, x: 2.0 * x)
+
+    @jax.jit
+    def pull(x, every):
+        orbit = dj.trajectory(system, x, num_steps=4)
+        orbit = eqx.tree_at(lambda o: o.steps, orbit, orbit.steps * every)
+        return dj.evolve(adjoint_system(system, orbit), jnp.ones(2), num_steps=4)
+
+    np.testing.assert_array_equal(pull(jnp.ones(2), 1), [16.0, 16.0])
+    assert np.all(np.isnan(pull(jnp.ones(2), 2)))
 
 
 def test_the_pairing_is_conserved_forwards(x64):

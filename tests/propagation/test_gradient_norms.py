@@ -51,6 +51,47 @@ def test_gradients_are_those_of_automatic_differentiation(x64, key):
     assert "2 inputs" in str(found)
 
 
+@pytest.mark.parametrize("kind", ["perceptron", "residual", "dense", "stack"])
+def test_gradients_of_the_parameters_layer_by_layer(x64, key, kind):
+    """Those of automatic differentiation of the model, weights and biases of a layer together."""
+    x = jax.random.normal(key, (2, 3))
+    top = lambda y: jnp.sum(jnp.sin(y))
+    if kind == "perceptron":
+        model = dj.MLP((3, 4, 4, 4, 5, 2), key=key)
+        layers = lambda slope: [(slope.weights[i], slope.biases[i]) for i in range(5)]
+    elif kind == "stack":
+        model = stack(key, 3, 6, lecun_normal(), jnp.tanh)
+        layers = lambda slope: [slope.arrays.weight[i] for i in range(6)]
+    else:
+        options = {} if kind == "residual" else {"memory": 2}
+        make = dj.ResNet if kind == "residual" else dj.DenseResNet
+        model = make((3, 4, 2), depth=6, step=0.5, key=key, **options)
+        layers = lambda slope: [
+            *(jax.tree_util.tree_map(lambda a, i=i: a[i], slope.layers) for i in range(6)),
+            slope.readout,
+        ]
+    whole = (lambda m, x: dj.evolve(m, x, num_steps=6)) if kind == "stack" else (lambda m, x: m(x))
+    readout = kind != "stack"
+    found = gradient_norms(model, x, top, readout=readout, parameters=True)
+    plain = gradient_norms(model, x, top, readout=readout)
+    assert plain.parameter_log_norms is None
+    np.testing.assert_allclose(found.log_norms, plain.log_norms, rtol=1e-12)
+    for row, one in zip(found.parameter_log_norms, x, strict=True):
+        slope = eqx.filter_grad(lambda m, one=one: top(whole(m, one)))(model)
+        expected = [jnp.log(jnp.linalg.norm(jax.flatten_util.ravel_pytree(layer)[0])) for layer in layers(slope)]
+        np.testing.assert_allclose(row, expected, rtol=1e-10)
+    if readout:
+        hidden = gradient_norms(model, x, lambda h: jnp.sum(h), parameters=True)
+        assert hidden.parameter_log_norms.shape == (2, hidden.log_norms.shape[1] - 1)
+
+
+def test_the_error_of_the_mean_rate(x64, key):
+    model = dj.MLP((3, 4, 4, 4, 2), key=key)
+    found = gradient_norms(model, jax.random.normal(key, (5, 3)), key=key)
+    np.testing.assert_allclose(found.standard_error, np.std(found.rates, ddof=1) / np.sqrt(5), rtol=1e-12)
+    assert np.isnan(gradient_norms(model, jnp.ones((1, 3)), key=key).standard_error)
+
+
 def test_norms_fall_at_the_finite_width_exponent(x64, key):
     """ReLU width 50 over 100 layers, mean over 64 networks: -0.0258694 per layer within three standard errors, and not 0."""
     networks, depth = 64, 100
@@ -227,9 +268,20 @@ def test_flossing_brings_exponents_to_zero(key):
     assert np.all(np.abs(after) < 0.1)
 
 
+def test_what_overflows_is_not_at_the_target(x64):
+    """A cell that blows up has no finite exponents: NaN, not a penalty of zero."""
+    cell = Recurrence(lambda u, h: 10 * h**3 + u, jnp.ones(3))
+    assert np.isnan(exponent_penalty(cell, jnp.ones((2, 60, 3))))
+
+
 def test_bad_arguments(key):
     model = dj.MLP((3, 5, 4, 2), key=key)
     x = jnp.ones((2, 3))
+    for target in (jnp.zeros(3), jnp.zeros((2, 1))):
+        with pytest.raises(ValueError, match="Argument `target` must be a number, or 2 of them"):
+            exponent_penalty(model, x, k=2, target=target)
+    with pytest.raises(ValueError, match="Argument `parameters` must be left out"):
+        gradient_norms(Recurrence(eqx.nn.GRUCell(3, 2, key=key)), jnp.ones((1, 4, 3)), key=key, parameters=True)
     with pytest.raises(ValueError, match="Argument `key` must be given where there is no loss"):
         gradient_norms(model, x)
     with pytest.raises(TypeError, match="Argument `loss` must be a function"):
