@@ -27,6 +27,7 @@ commands:
   delay-fit  learn a delay equation with an unknown delay from a series; its exponents against those of the truth
   meanfield  synchrony on a graph of your choice against coupling: several sizes, the limit, the critical coupling
   attention  clusters of tokens under self-attention over inverse temperatures: predicted number, growth, lifetimes
+  depth      exponents and gradients of deep plain networks around the edge of chaos, and the depths that can be trained
   report     write the HTML report of a store
   verify     check a store for damage; --repair computes damaged blocks again
   doctor     say which versions, devices, precision and cache will be used, and check one product
@@ -175,6 +176,11 @@ _EXPERIMENTS = {
         "Kuramoto oscillators on a graph: order parameters over couplings, sizes and their limit.",
     ),
     "attention": ("attention", "Follow tokens under self-attention over inverse temperatures: clusters and theory."),
+    "depth": (
+        "depth",
+        "Measure how perturbations and gradients grow with depth in plain networks over weight variances, compare with "
+        "infinitely wide ones, and train every network: which depths can be trained?",
+    ),
     "delay-fit": (
         "delay-fit",
         "Learn y' = f(y, y(t - tau)) with an unknown delay from a series, and compare the Lyapunov exponents of what was "

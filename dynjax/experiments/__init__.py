@@ -3,6 +3,7 @@
 from . import (
     attention as attention,
     delay_fit as delay_fit,
+    depth as depth,
     edge_of_stability as edge_of_stability,
     embedding as embedding,
     implicit_bias as implicit_bias,

@@ -8,6 +8,7 @@ from ..sweep import StoreMismatch
 from . import (
     attention,
     delay_fit,
+    depth,
     edge_of_stability,
     embedding,
     implicit_bias,
@@ -144,6 +145,17 @@ EXPERIMENTS = {
         table=attention.table,
         write_report=attention.write_report,
         block=5,
+    ),
+    "depth": Experiment(
+        name="depth",
+        config=depth.Config,
+        program=depth.program,
+        lanes=depth.lanes,
+        labels=depth.labels,
+        fingerprint=depth.fingerprint,
+        table=depth.table,
+        write_report=depth.write_report,
+        block=10,
     ),
     "delay-fit": Experiment(
         name="delay-fit",

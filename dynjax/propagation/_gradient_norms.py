@@ -139,7 +139,7 @@ def _norms(
         shapes = jax.eval_shape(lambda h: _states(path.stages, h), path.start)
         kicks = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
         slopes = jax.grad(through, (0, 1, 2) if parameters else (0, 1))(path.start, kicks, moving)
-        norms = [jnp.linalg.norm(slopes[0])[None], *(_norm(g, 1) for g in slopes[1])]
+        norms = [_norm(slopes[0], 0)[None], *(_norm(g, 1) for g in slopes[1])]
         logs = jnp.log(jnp.concatenate(norms))
         own = _parameter_norms(slopes[2], readout)[: logs.shape[0] - 1] if parameters else None
         return logs, None if own is None else jnp.log(own), path.unit
@@ -154,7 +154,11 @@ def _norms(
 def _norm(tree: Any, axes: int) -> Array:
     """Of all arrays of a tree together, for each entry of their leading axes."""
     leaves = jax.tree_util.tree_leaves(tree)
-    return jnp.linalg.norm(jnp.concatenate([leaf.reshape(*leaf.shape[:axes], -1) for leaf in leaves], axes), axis=axes)
+    entries = jnp.concatenate([leaf.reshape(*leaf.shape[:axes], -1) for leaf in leaves], axes)
+    # Squares of what has vanished would be lost long before the entries themselves.
+    largest = jnp.max(jnp.abs(entries), axis=axes, keepdims=True)
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return jnp.linalg.norm(entries / unit, axis=axes) * jnp.squeeze(unit, axes)
 
 
 def _parameter_norms(slope: Any, readout: bool) -> Float[Array, "layers"]:
