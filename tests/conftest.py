@@ -47,3 +47,23 @@ def x64():
 def key():
     """A fixed random key."""
     return jax.random.key(20250705)
+
+
+@pytest.fixture
+def refuse(tmp_path, capsys, monkeypatch):
+    """Assert that a command gives exit code 2 for these arguments, says one of these words and writes nothing."""
+    from dynjax.cli import main
+
+    def check(command, arguments, *words):
+        monkeypatch.chdir(tmp_path)
+        try:
+            code = main([command, *arguments])
+        except SystemExit as stop:
+            code = stop.code
+        assert code == 2
+        printed = capsys.readouterr()
+        assert any(word in printed.out + printed.err for word in words)
+        assert "Traceback" not in printed.err
+        assert list(tmp_path.iterdir()) == []
+
+    return check

@@ -80,6 +80,34 @@ def run_experiment(
     return code
 
 
+def run_and_open(name: str, config: Any, store: str | os.PathLike[str], **options: Any) -> Any:
+    """Run an experiment with the workers and the block of the registry, unless asked otherwise, and open its store.
+
+    Args:
+        name: of the experiment.
+        config: its configuration.
+        store: path of the store.
+        **options: as for `run_experiment`.
+
+    Returns:
+        What `dynjax.sweep.open` returns.
+
+    Raises:
+        ValueError: if the configuration cannot be run.
+        LaneError: if a lane could not be computed.
+        Stopped: if the run was stopped before its end.
+        SweepError: if the store cannot be used or written.
+    """
+    experiment = find_experiment(name)
+    defaults = {"workers": experiment.workers, "block": experiment.block}
+    code = run_experiment(experiment, config, store, **(defaults | options))
+    if code == sweep.Stopped.exit_code:
+        raise sweep.Stopped(f"The sweep in {store} was stopped; run it again to resume.")
+    if code:
+        raise sweep.LaneError(f"At least one lane of {store} could not be computed (exit code {code}).")
+    return sweep.open(store)
+
+
 def _arguments(
     experiment: Experiment, config: Any, store: Any, block: int | None, argv: Sequence[str] | None
 ) -> dict[str, Any]:

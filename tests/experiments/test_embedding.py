@@ -137,17 +137,8 @@ def test_an_error_below_the_bound_is_called_a_contradiction(runs):
         (["--seed", "-3"], "seed"),
     ],
 )
-def test_wrong_arguments_give_exit_code_2_and_write_nothing(arguments, words, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    try:
-        code = main(["embed", *arguments])
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    printed = capsys.readouterr()
-    assert words in printed.out + printed.err
-    assert "Traceback" not in printed.err
-    assert list(tmp_path.iterdir()) == []
+def test_wrong_arguments_give_exit_code_2_and_write_nothing(arguments, words, refuse):
+    refuse("embed", arguments, words)
 
 
 @pytest.mark.slow  # 50 s on two cores

@@ -298,14 +298,5 @@ def test_a_file_with_anything_else_is_refused(tmp_path):
         (["--frequencies", "cauchy"], "lorentzian"),
     ],
 )
-def test_wrong_arguments_give_exit_code_2_and_write_nothing(arguments, words, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    try:
-        code = main(["meanfield", *arguments])
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    printed = capsys.readouterr()
-    assert words in printed.out + printed.err
-    assert "Traceback" not in printed.err
-    assert list(tmp_path.iterdir()) == []
+def test_wrong_arguments_give_exit_code_2_and_write_nothing(arguments, words, refuse):
+    refuse("meanfield", arguments, words)

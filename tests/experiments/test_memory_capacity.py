@@ -196,17 +196,8 @@ def test_the_command_runs_resumes_and_reports(runs, tmp_path, capsys):
         (["--steps-per-delay", "1"], "steps_per_delay"),
     ],
 )
-def test_wrong_arguments_give_exit_code_2_and_write_nothing(arguments, words, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    try:
-        code = main(["memory", *arguments])
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    printed = capsys.readouterr()
-    assert words in printed.out + printed.err
-    assert "Traceback" not in printed.err
-    assert list(tmp_path.iterdir()) == []
+def test_wrong_arguments_give_exit_code_2_and_write_nothing(arguments, words, refuse):
+    refuse("memory", arguments, words)
 
 
 @pytest.mark.slow

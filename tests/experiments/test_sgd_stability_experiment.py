@@ -1,6 +1,5 @@
 """Predictions and real runs of SGD at an interpolation solution, at a size of seconds."""
 
-import contextlib
 import dataclasses
 import json
 
@@ -175,14 +174,8 @@ def test_impossible_settings_are_refused_in_one_sentence(changes, sentence):
         (["--shard", "half"], "k/n"),
     ],
 )
-def test_wrong_arguments_give_exit_code_2_and_write_nothing(arguments, words, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with contextlib.suppress(SystemExit):
-        assert main(["sgd", *arguments]) == 2
-    printed = capsys.readouterr()
-    assert words in printed.out + printed.err
-    assert "Traceback" not in printed.err
-    assert list(tmp_path.iterdir()) == []
+def test_wrong_arguments_give_exit_code_2_and_write_nothing(arguments, words, refuse):
+    refuse("sgd", arguments, words)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..._core import check_that
+from .._plain_values import check_plain_integer
 from ._scales import contraction_rate, scales
 
 _SEGMENTS = 10
@@ -55,7 +56,7 @@ class Config:
         """Say at once what cannot work."""
         _check_axis("betas", self.betas)
         for name, least in (("num_seeds", 1), ("dimension", 2), ("num_tokens", 8), ("num_readings", 10)):
-            _check_integer(name, getattr(self, name), least)
+            check_plain_integer(name, getattr(self, name), least)
         for name in ("time", "dt"):
             value = getattr(self, name)
             check_that(0 < value < math.inf, name, "be positive and finite", f"found {value}")
@@ -121,8 +122,3 @@ def _check_axis(name: str, values: Any) -> None:
     good = all(0 < value <= _LARGEST_BETA for value in values)
     check_that(good, name, f"be positive and at most {_LARGEST_BETA:g}", f"found {values}")
     check_that(len(set(values)) == len(values), name, "hold no number twice", f"found {values}")
-
-
-def _check_integer(name: str, value: Any, least: int) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    check_that(good, name, f"be an integer of at least {least}", f"found {value!r}")

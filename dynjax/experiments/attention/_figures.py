@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from ... import report
+from .._drawing import FAINT, INK, legend, spread_out
 from ._lane import Lane, read_lane
 from ._scales import mode_rates, plateau_energy
 from ._summary import Cell, summarise
 
-_INK, _FAINT = "#22262b", "#5c636b"  # as in all figures
 _TIME = "time, in units of 1 / fastest rate"
 _MOST_PICTURES = 4
 _MOST_MODES = 4
@@ -41,9 +41,9 @@ def _draw_staircase(ax: Any, config: dict[str, Any], cells: list[Cell], limits: 
         rates = mode_rates(fine, config["kind"])
         rates = rates - config["noise"] * rates[:, :1] * np.arange(1, rates.shape[1] + 1) ** 2
         steps = np.where(rates.max(axis=1) > 0, np.argmax(rates, axis=1) + 1, 0)
-        ax.plot(fine, steps, color=_INK, linewidth=1.3, drawstyle="steps-mid", zorder=2,
+        ax.plot(fine, steps, color=INK, linewidth=1.3, drawstyle="steps-mid", zorder=2,
                 label="argmax k² (I_k(β)/β − D)" if config["noise"] else "argmax k² I_k(β)")  # fmt: skip
-        ax.plot(fine, np.sqrt(2 * fine), color=_FAINT, linewidth=0.9, linestyle=(0, (4, 2.5)), label="√(2β)")
+        ax.plot(fine, np.sqrt(2 * fine), color=FAINT, linewidth=0.9, linestyle=(0, (4, 2.5)), label="√(2β)")
     shown: dict[str, tuple[str, str, str]] = {
         "clusters": ("o", report.TONES["good"], "first plateau"),
         "dominant": ("x", report.TONES["bad"], "dominant mode, before"),
@@ -62,7 +62,7 @@ def _draw_staircase(ax: Any, config: dict[str, Any], cells: list[Cell], limits: 
     ax.set_ylim(0, highest + 1)
     ax.set_yticks(range(0, highest + 2, 1 if highest < 12 else 2))
     ax.set_xlim(*limits)
-    _legend(ax)
+    legend(ax)
 
 
 def _draw_lifetimes(ax: Any, dataset: Any, cells: list[Cell], limits: tuple[float, float]) -> None:
@@ -77,12 +77,12 @@ def _draw_lifetimes(ax: Any, dataset: Any, cells: list[Cell], limits: tuple[floa
                        marker="^" if censored else "o", color=colour, label=words, zorder=3)  # fmt: skip
     scale = [(cell.beta, cell.leaving_time) for cell in cells if np.isfinite(cell.leaving_time)]
     if scale:
-        ax.plot(*np.array(scale).T, "_", color=_INK, markersize=9, markeredgewidth=1.4, zorder=2,
+        ax.plot(*np.array(scale).T, "_", color=INK, markersize=9, markeredgewidth=1.4, zorder=2,
                 label="1 / rate of leaving equal clusters")  # fmt: skip
     if lanes or scale:
         values = [lane.lifetime for lane in lanes] + [value for _, value in scale]
         ax.set_ylim(min(values) / 1.7, max(values) * 6)
-        _legend(ax)
+        legend(ax)
     ax.set_xlim(*limits)
     betas = np.array([cell.beta for cell in cells])
     if betas.size <= 16:
@@ -108,7 +108,7 @@ def growth_figure(dataset: Any) -> Any:
     betas = sorted({lane.beta for lane in fits})
     middle = betas[len(betas) // 2]
     _draw_modes(left, dataset, config["kind"], next(lane for lane in fits if lane.beta == middle))
-    _draw_rates(right, config["kind"], fits, _spread_out(betas, 4))
+    _draw_rates(right, config["kind"], fits, spread_out(betas, 4))
     return figure
 
 
@@ -126,12 +126,12 @@ def _draw_modes(ax: Any, dataset: Any, kind: str, lane: Lane) -> None:
     bottom = float(modes[:end, shown].min())
     for k, colour in zip(shown, colours, strict=True):
         straight = modes[0, k] * np.exp(theory[k] / theory.max() * time[:end])
-        ax.plot(time[:end], np.where(straight < 2, straight, np.nan), color=_INK, linewidth=0.8,
+        ax.plot(time[:end], np.where(straight < 2, straight, np.nan), color=INK, linewidth=0.8,
                 linestyle=(0, (1.2, 1.6)), zorder=3)  # fmt: skip
         ax.plot([], [], color=colour, linewidth=2, label=f"k = {k + 1}")
-    ax.plot([], [], color=_INK, linewidth=0.8, linestyle=(0, (1.2, 1.6)), label="predicted")
+    ax.plot([], [], color=INK, linewidth=0.8, linestyle=(0, (1.2, 1.6)), label="predicted")
     ax.set_ylim(bottom / 2, 3)
-    _legend(ax)
+    legend(ax)
 
 
 def _draw_rates(ax: Any, kind: str, fits: list[Lane], betas: list[float]) -> None:
@@ -146,12 +146,12 @@ def _draw_rates(ax: Any, kind: str, fits: list[Lane], betas: list[float]) -> Non
         for lane in fits:
             if lane.beta == beta:
                 ax.plot(modes, lane.rates, "o", color=line.get_color(), markersize=4, markeredgewidth=0, alpha=0.7)
-    ax.plot([], [], "o", color=_FAINT, markersize=4, label="fitted")
+    ax.plot([], [], "o", color=FAINT, markersize=4, label="fitted")
     ax.set_ylim(0, 1.6)
     ax.set_yticks(np.linspace(0, 1, 6))
     ax.set_xlim(0.5, modes[-1] + 0.5)
     ax.set_xticks(modes)
-    _legend(ax)
+    legend(ax)
 
 
 def energy_figure(dataset: Any) -> Any:
@@ -211,8 +211,8 @@ def space_time_figure(dataset: Any) -> Any:
     time = np.asarray(dataset.reading.values, float)
     for number, (ax, lane) in enumerate(zip(flat, chosen, strict=False)):
         _draw_tokens(ax, time, np.asarray(_row(dataset, lane).angles.values, float), lane)
-        ax.set_xlabel("time, 1 / fastest rate" if number >= len(chosen) - columns else "", fontsize=9, color=_INK)
-        ax.set_ylabel("angle" if number % columns == 0 else "", fontsize=9, color=_INK)
+        ax.set_xlabel("time, 1 / fastest rate" if number >= len(chosen) - columns else "", fontsize=9, color=INK)
+        ax.set_ylabel("angle" if number % columns == 0 else "", fontsize=9, color=INK)
     for ax in flat[len(chosen) :]:
         ax.set_axis_off()
     return figure
@@ -238,7 +238,7 @@ def _draw_tokens(ax: Any, time: np.ndarray, angles: np.ndarray, lane: Lane) -> N
     ax.set_ylim(0, 2 * np.pi)
     ax.set_yticks([0, np.pi / 2, np.pi, 3 * np.pi / 2, 2 * np.pi], ["0", "π/2", "π", "3π/2", "2π"])
     if np.isfinite(lane.formed):
-        ax.axvline(max(lane.formed, time[first]), color=_FAINT, linewidth=0.9, linestyle=(0, (4, 2.5)), zorder=1)
+        ax.axvline(max(lane.formed, time[first]), color=FAINT, linewidth=0.9, linestyle=(0, (4, 2.5)), zorder=1)
 
 
 def _lanes(dataset: Any) -> list[Lane]:
@@ -251,20 +251,10 @@ def _row(dataset: Any, lane: Lane) -> Any:
     return dataset.isel(lane=int(np.flatnonzero(same)[0]))
 
 
-def _spread_out(values: list[float], most: int) -> list[float]:
-    """At most so many of sorted values, evenly spread, with both ends."""
-    chosen = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int))
-    return [values[index] for index in chosen]
-
-
 def _pictured(dataset: Any, most: int) -> list[Lane]:
     """The first finished seed at a few inverse temperatures, those with one cluster from the start left out if others are."""
     first: dict[float, Lane] = {}
     for lane in sorted(_lanes(dataset), key=lambda lane: (lane.beta, lane.seed)):
         first.setdefault(lane.beta, lane)
     several = [beta for beta, lane in first.items() if lane.clusters != 1] or list(first)
-    return [first[beta] for beta in _spread_out(several, most)]
-
-
-def _legend(ax: Any) -> None:
-    ax.legend(framealpha=0.9, edgecolor="none", fontsize=8, labelcolor=_INK, handlelength=1.6, labelspacing=0.45)
+    return [first[beta] for beta in spread_out(several, most)]

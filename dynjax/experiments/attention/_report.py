@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import report
+from .._provenance import add_provenance
 from ._figures import energy_figure, growth_figure, space_time_figure, staircase_figure
 from ._lane import read_lane
 from ._summary import COLUMNS, VERDICTS, Cell, summarise, table_rows
@@ -41,10 +42,7 @@ def write_report(dataset: Any, path: str | os.PathLike[str]) -> None:
     _energy_section(page, dataset, config)
     _growth_section(page, dataset, config)
     _table_section(page, config, cells)
-    page.section("Configuration and versions")
-    hidden = ("config", "identity", "coordinates")
-    provenance = {name: value for name, value in dataset.attrs.items() if name not in hidden}
-    page.facts({"Configuration": config, "Versions and machine": provenance})
+    add_provenance(page, dataset)
     page.write(path)
 
 

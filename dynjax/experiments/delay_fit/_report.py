@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import report
+from .._provenance import add_provenance
 from ._series import KNOWN
 from ._summary import COLUMNS, SURE, LaneSummary, summarise, table_rows
 
@@ -42,10 +43,7 @@ def write_report(dataset: Any, path: str | os.PathLike[str]) -> None:
         _forecast_section(page, dataset)
         _exponent_section(page, dataset, config)
     _table_section(page, config, summaries)
-    page.section("Configuration and versions")
-    hidden = ("config", "identity", "coordinates")
-    provenance = {name: value for name, value in dataset.attrs.items() if name not in hidden}
-    page.facts({"Configuration": config, "Versions and machine": provenance})
+    add_provenance(page, dataset)
     page.write(path)
 
 

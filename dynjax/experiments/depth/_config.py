@@ -5,6 +5,7 @@ import math
 from typing import Any, Literal
 
 from ..._core import check_that
+from .._plain_values import check_plain_integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +52,10 @@ class Config:
         _check_axis("weight_variances", self.weight_variances)
         _check_axis("depths", self.depths)
         for depth in self.depths:
-            _check_integer("depths", depth, 2)
+            check_plain_integer("depths", depth, 2)
         least = {"num_seeds": 1, "width": 2, "num_exponents": 1, "num_points": 4, "num_probes": 1}
         for name, smallest in (least | {"num_steps": 1, "num_readings": 1}).items():
-            _check_integer(name, getattr(self, name), smallest)
+            check_plain_integer(name, getattr(self, name), smallest)
         most = {"num_exponents": ("width", self.width), "num_probes": ("num_points", self.num_points)}
         for name, (other, largest) in most.items():
             value = getattr(self, name)
@@ -88,8 +89,3 @@ def _check_axis(name: str, values: Any) -> None:
     check_that(len(values) > 0, name, "hold at least one number", "it is empty")
     check_that(all(0 < v < math.inf for v in values), name, "be positive and finite", f"found {values}")
     check_that(len(set(values)) == len(values), name, "hold no number twice", f"found {values}")
-
-
-def _check_integer(name: str, value: Any, least: int) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    check_that(good, name, f"be an integer of at least {least}", f"found {value!r}")

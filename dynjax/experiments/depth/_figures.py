@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from ... import report
+from .._drawing import FAINT, INK, legend, spread_out
 from ._prediction import critical_variance, exponent_curve, predict
 from ._summary import Cell, summarise
 
-_INK, _FAINT = "#22262b", "#5c636b"  # as in all figures
 _DASHES: Any = (0, (4, 2.5))
 _MOST_LINES = 5
 _TRAINABLE = 6.0  # correlation depths over which networks were found to train (Schoenholz et al., 2017, section 5)
@@ -32,13 +32,13 @@ def exponent_figure(dataset: Any) -> Any:
     values, errors = (np.array([getattr(cell, name) for cell in cells]) for name in ("exponent", "standard_error"))
     fine = np.linspace(0.85 * variances.min(), 1.03 * variances.max(), 200)
     report.curves([0.0], [np.nan], ax=ax, x_label="weight variance σ_w²", y_label="first exponent, per layer")
-    ax.axhline(0, color=_FAINT, linewidth=0.8)
-    ax.axvline(critical_variance(config["activation"], config["bias_variance"]), color=_FAINT, linewidth=1.0,
+    ax.axhline(0, color=FAINT, linewidth=0.8)
+    ax.axvline(critical_variance(config["activation"], config["bias_variance"]), color=FAINT, linewidth=1.0,
                linestyle=_DASHES, label="edge of chaos")  # fmt: skip
-    ax.plot(fine, exponent_curve(config, fine), color=_INK, linewidth=1.4, label="infinite width, (1/2) log χ₁")
+    ax.plot(fine, exponent_curve(config, fine), color=INK, linewidth=1.4, label="infinite width, (1/2) log χ₁")
     exact = np.array([cell.finite_width for cell in cells])
     if np.isfinite(exact).any():
-        ax.plot(variances, exact, "_", color=_INK, markersize=11, markeredgewidth=1.5, label="exact at this width")
+        ax.plot(variances, exact, "_", color=INK, markersize=11, markeredgewidth=1.5, label="exact at this width")
     finite = np.isfinite(values)
     ax.errorbar(variances[finite], values[finite], np.nan_to_num(3 * errors[finite]), fmt="o", markersize=5,
                 color=report.TONES["good"], linewidth=1.2, capsize=2.5,
@@ -46,7 +46,7 @@ def exponent_figure(dataset: Any) -> Any:
     ax.set_xlim(fine[0], fine[-1])
     everything = np.concatenate([values[finite], exponent_curve(config, fine)])
     ax.set_ylim(everything.min() - 0.04, everything.max() + 0.06)
-    _legend(ax)
+    legend(ax)
     return figure
 
 
@@ -59,7 +59,7 @@ def gradient_figure(dataset: Any) -> Any:
     Returns:
         A `matplotlib.figure.Figure`, or None where no lane is finished.
     """
-    cells = _spread_out(_finished(dataset), _MOST_LINES)
+    cells = spread_out(_finished(dataset), _MOST_LINES)
     if not cells:
         return None
     depth = max(json.loads(dataset.attrs["config"])["depths"])
@@ -76,8 +76,8 @@ def gradient_figure(dataset: Any) -> Any:
             for cell, colour in zip(cells, colours, strict=True):
                 slope = cell.mean_field if np.isnan(cell.finite_width) else cell.finite_width
                 ax.plot(layers, slope * (depth - layers) / np.log(10), color=colour, linewidth=0.9, linestyle=_DASHES)
-            ax.plot([], [], color=_FAINT, linewidth=0.9, linestyle=_DASHES, label="predicted")
-            _legend(ax)
+            ax.plot([], [], color=FAINT, linewidth=0.9, linestyle=_DASHES, label="predicted")
+            legend(ax)
     return figure
 
 
@@ -113,10 +113,10 @@ def trainability_figure(dataset: Any) -> Any:
     memory = np.array([_memory(config, float(v)) for v in fine[fine > 0]])
     for factor, style, words in ((1.0, ":", "ξ, the correlation depth"), (_TRAINABLE, "-", f"{_TRAINABLE:g} ξ")):
         ax.plot(fine[fine > 0], factor * memory, color="white", linewidth=2.6, linestyle=style)
-        ax.plot(fine[fine > 0], factor * memory, color=_INK, linewidth=1.3, linestyle=style, label=words)
+        ax.plot(fine[fine > 0], factor * memory, color=INK, linewidth=1.3, linestyle=style, label=words)
     ax.set_xlim(low, high)
     ax.set_ylim(*heights)
-    _legend(ax)
+    legend(ax)
     return figure
 
 
@@ -134,7 +134,7 @@ def training_figure(dataset: Any) -> Any:
     Returns:
         A `matplotlib.figure.Figure`, or None where no lane is finished.
     """
-    cells = _spread_out(_finished(dataset), _MOST_LINES)
+    cells = spread_out(_finished(dataset), _MOST_LINES)
     if not cells:
         return None
     config = json.loads(dataset.attrs["config"])
@@ -146,7 +146,7 @@ def training_figure(dataset: Any) -> Any:
     rows = np.array([np.median(losses[depth & np.isclose(variance, value, rtol=1e-6)], 0) for value in chosen])
     report.curves(dataset.reading.values, rows, ax=right, values=chosen, value_label="σ_w²", log_y=True, y_label="loss",
                   title=f"depth {max(config['depths'])}")  # fmt: skip
-    right.axhline(np.log(2), color=_FAINT, linewidth=0.9, linestyle=_DASHES)
+    right.axhline(np.log(2), color=FAINT, linewidth=0.9, linestyle=_DASHES)
     return figure
 
 
@@ -158,27 +158,15 @@ def _draw_exponents(ax: Any, dataset: Any) -> None:
     points = ax.scatter(values[good, 0], values[good, 1], c=accuracy[good], cmap="viridis", vmin=0.5, vmax=1, s=16,
                         linewidth=0, alpha=0.85)  # fmt: skip
     ends = [float(np.min(values[good])), float(np.max(values[good]))] if good.any() else [-1.0, 1.0]
-    ax.plot(ends, ends, color=_FAINT, linewidth=0.9, linestyle=_DASHES, label="unchanged")
-    ax.axhline(0, color=_FAINT, linewidth=0.7)
-    ax.axvline(0, color=_FAINT, linewidth=0.7)
+    ax.plot(ends, ends, color=FAINT, linewidth=0.9, linestyle=_DASHES, label="unchanged")
+    ax.axhline(0, color=FAINT, linewidth=0.7)
+    ax.axvline(0, color=FAINT, linewidth=0.7)
     margin = 0.06 * (ends[1] - ends[0] + 0.1)
     ax.set_xlim(ends[0] - margin, float(np.max(values[good, 0], initial=ends[0])) + margin)
     ax.set_ylim(ends[0] - margin, ends[1] + margin)
     ax.figure.colorbar(points, ax=ax, label="accuracy", fraction=0.05, pad=0.03)
-    _legend(ax)
+    legend(ax)
 
 
 def _finished(dataset: Any) -> list[Cell]:
     return [cell for cell in summarise(dataset) if cell.num_lanes and np.isfinite(cell.exponent)]
-
-
-def _spread_out(values: list[Any], most: int) -> list[Any]:
-    """At most so many of sorted values, evenly spread, with both ends."""
-    if not values:
-        return []
-    chosen = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int))
-    return [values[index] for index in chosen]
-
-
-def _legend(ax: Any) -> None:
-    ax.legend(framealpha=0.9, edgecolor="none", fontsize=8, labelcolor=_INK, handlelength=1.6, labelspacing=0.45)

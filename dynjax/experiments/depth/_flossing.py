@@ -14,8 +14,7 @@ from jaxtyping import Array, Float, Int
 from ..._core import check_count, check_positive, check_that, found, is_concrete
 from ...propagation import exponent_penalty, layer_exponents
 from ...systems import LayerMap
-
-_CLIP = 1.0  # largest norm of a gradient
+from ._network import CLIP, Layers, Parameters, lifted, outputs, spirals
 
 
 class Arm(eqx.Module):
@@ -73,24 +72,6 @@ class Flossing(eqx.Module):
 
     def __str__(self) -> str:
         return f"Flossing(plain: {self.plain}, flossed: {self.flossed})"
-
-
-class _Layer(eqx.Module):
-    """h -> tanh(W h + b)."""
-
-    weight: Float[Array, "width width"]
-    bias: Float[Array, "width"]
-
-    def __call__(self, h: Float[Array, "width"]) -> Float[Array, "width"]:
-        return jnp.tanh(self.weight @ h + self.bias)
-
-
-class _Network(NamedTuple):
-    """A lift, equal hidden layers stacked on a leading axis, a readout."""
-
-    lift: Float[Array, "width 2"]
-    layers: _Layer
-    readout: Float[Array, "width"]
 
 
 class _Plan(NamedTuple):
@@ -221,27 +202,26 @@ def _run(keys: Array, rates: Float[Array, "rates"], plan: _Plan) -> Flossing:
 def _one_seed(key: Array, rates: Float[Array, "rates"], plan: _Plan) -> tuple[Any, Any, Array]:
     """Both arms from one start, and the penalties on the way of the second."""
     data_key, key = jax.random.split(key)
-    points, labels = _spirals(data_key, plan.num_points)
+    points, labels = spirals(data_key, plan.num_points, rates.dtype)
     probes = points[np.linspace(0, plan.num_points - 1, plan.num_probes).round().astype(int)]
     start = _network(key, plan)
 
-    def loss(network: _Network) -> Array:
-        return jnp.mean(jax.nn.softplus(-labels * _outputs(network, points)))
+    def loss(network: Parameters) -> Array:
+        return jnp.mean(jax.nn.softplus(-labels * outputs(network, _layers(network), points)))
 
-    def penalty(network: _Network) -> Array:
-        return exponent_penalty(LayerMap(network.layers), jnp.tanh(probes @ network.lift.T), k=plan.k)
+    def penalty(network: Parameters) -> Array:
+        return exponent_penalty(LayerMap(_layers(network)), lifted(network.lift, probes), k=plan.k)
 
-    def both(network: _Network) -> Array:
+    def both(network: Parameters) -> Array:
         return loss(network) + plan.penalty_weight * penalty(network)
 
-    def arm(network: _Network, objective: Callable[[_Network], Array], num_steps: int) -> tuple[Array, ...]:
+    def arm(network: Parameters, objective: Callable[[Parameters], Array], num_steps: int) -> tuple[Array, ...]:
         def train(rate: Array) -> tuple[Array, Array, Array]:
             trained, curve = _minimise(objective, loss, network, num_steps, rate)
-            right = jnp.sign(_outputs(trained, points)) == labels
+            right = jnp.sign(outputs(trained, _layers(trained), points)) == labels
             return loss(trained), jnp.mean(right.astype(points.dtype)), curve
 
-        hidden = jnp.tanh(probes @ network.lift.T)
-        exponents = layer_exponents(LayerMap(network.layers), hidden, k=plan.k).exponents
+        exponents = layer_exponents(LayerMap(_layers(network)), lifted(network.lift, probes), k=plan.k).exponents
         return *jax.vmap(train)(rates), exponents
 
     flossed, penalties = _minimise(penalty, penalty, start, plan.floss_steps, jnp.asarray(plan.floss_rate))
@@ -249,40 +229,29 @@ def _one_seed(key: Array, rates: Float[Array, "rates"], plan: _Plan) -> tuple[An
     return plain_arm, arm(flossed, both if plan.penalty_weight > 0 else loss, plan.num_steps), penalties
 
 
-def _spirals(key: Array, num_points: int) -> tuple[Float[Array, "n 2"], Float[Array, "n"]]:
-    """Two spirals, one turned by half a turn, and the signs that tell them apart."""
-    labels = jnp.where(jnp.arange(num_points) % 2 == 0, 1.0, -1.0)
-    radius = jnp.linspace(0.3, 1.8, num_points)
-    angle = 1.5 * jnp.pi * radius / 1.8
-    points = labels[:, None] * radius[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
-    return points + 0.04 * jax.random.normal(key, points.shape), labels
-
-
-def _network(key: Array, plan: _Plan) -> _Network:
+def _network(key: Array, plan: _Plan) -> Parameters:
     first, second, third, last = jax.random.split(key, 4)
     shape = (plan.depth, plan.width)
     weight = plan.weight_scale / plan.width**0.5 * jax.random.normal(first, (*shape, plan.width))
     bias = plan.bias_scale * jax.random.normal(second, shape)
     lift = jax.random.normal(third, (plan.width, 2))
-    return _Network(lift, _Layer(weight, bias), jax.random.normal(last, (plan.width,)) / plan.width**0.5)
+    return Parameters(lift, weight, bias, jax.random.normal(last, (plan.width,)) / plan.width**0.5)
 
 
-def _outputs(network: _Network, points: Float[Array, "n 2"]) -> Float[Array, "n"]:
-    def layer(h: Array, layer: _Layer) -> tuple[Array, None]:
-        return jnp.tanh(h @ layer.weight.T + layer.bias), None
-
-    return jax.lax.scan(layer, jnp.tanh(points @ network.lift.T), network.layers)[0] @ network.readout
+def _layers(network: Parameters) -> Layers:
+    """The hidden layers, all switched on."""
+    return Layers(network.weight, network.bias, jnp.ones(network.bias.shape[0], bool), jnp.tanh)
 
 
 def _minimise(
-    objective: Callable[[_Network], Array],
-    observed: Callable[[_Network], Array],
-    network: _Network,
+    objective: Callable[[Parameters], Array],
+    observed: Callable[[Parameters], Array],
+    network: Parameters,
     num_steps: int,
     rate: Array,
-) -> tuple[_Network, Float[Array, "steps"]]:
+) -> tuple[Parameters, Float[Array, "steps"]]:
     """Adam on the objective, and what is observed before each step."""
-    optimizer = optax.chain(optax.clip_by_global_norm(_CLIP), optax.adam(rate))
+    optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(rate))
     same = objective is observed
 
     def step(carry: Any, _: None) -> tuple[Any, Array]:

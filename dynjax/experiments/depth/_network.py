@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+CLIP = 1.0  # largest norm of a gradient in training
+
 
 class Layers(eqx.Module):
     """h -> phi(W h + b), stacked on a leading axis; layers that are switched off hand h on."""

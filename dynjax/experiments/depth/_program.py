@@ -17,9 +17,7 @@ from ...sweep import AbstractProgram
 from ...systems import LayerMap
 from .._tasks import ACTIVATIONS
 from ._config import Config
-from ._network import Layers, Parameters, lifted, outputs, spirals
-
-_CLIP = 1.0  # largest norm of a gradient
+from ._network import CLIP, Layers, Parameters, lifted, outputs, spirals
 
 
 class View(NamedTuple):
@@ -138,15 +136,18 @@ class DepthProgram(AbstractProgram):
         """One step; a lane that is not finite any more stands still."""
         (loss, _), slope = jax.value_and_grad(self._loss, has_aux=True)(state.parameters, state)
         updates, optimizer = self._adam().update(slope, state.optimizer)
-        new = state._replace(parameters=optax.apply_updates(state.parameters, updates), optimizer=optimizer)
         running = state.status == int(Status.RUNNING)
         alive = running & tree_all_finite((loss, slope))
+        parameters, optimizer = jax.tree_util.tree_map(
+            lambda new, old: jnp.where(alive, new, old),
+            (optax.apply_updates(state.parameters, updates), optimizer),
+            (state.parameters, state.optimizer),
+        )
         status = jnp.where(running & ~alive, int(Status.NONFINITE), state.status).astype(jnp.int8)
-        select = lambda a, b: a if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key) else jnp.where(alive, a, b)
-        return jax.tree_util.tree_map(select, new, state)._replace(status=status)
+        return state._replace(parameters=parameters, optimizer=optimizer, status=status)
 
     def _adam(self) -> optax.GradientTransformation:
-        return optax.chain(optax.clip_by_global_norm(_CLIP), optax.adam(self.config.learning_rate))
+        return optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(self.config.learning_rate))
 
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Dimensions of the records behind `lane`."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import report
+from .._provenance import add_provenance
 from ._figures import exponent_figure, gradient_figure, trainability_figure, training_figure
 from ._prediction import critical_variance
 from ._summary import COLUMNS, TRAINED, VERDICTS, Cell, summarise, table_rows
@@ -37,10 +38,7 @@ def write_report(dataset: Any, path: str | os.PathLike[str]) -> None:
     _trainability_section(page, dataset, config)
     _training_section(page, dataset, config)
     _table_section(page, config, cells)
-    page.section("Configuration and versions")
-    hidden = ("config", "identity", "coordinates")
-    provenance = {name: value for name, value in dataset.attrs.items() if name not in hidden}
-    page.facts({"Configuration": config, "Versions and machine": provenance})
+    add_provenance(page, dataset)
     page.write(path)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ... import report
 from ..._core import Status
+from .._provenance import add_provenance
 from ._summary import BAND, COLUMNS, CROSSING, RISES, LaneSummary, local_exponents, summarise, table_rows
 
 _TONES = {
@@ -51,8 +52,7 @@ def write_report(dataset: Any, path: str | os.PathLike[str]) -> None:
     if "density_nodes" in dataset:
         _density_section(page, dataset, summaries)
     _table_section(page, summaries)
-    page.section("Configuration and versions")
-    page.facts({"Configuration": config, "Versions and machine": _provenance(dataset.attrs)})
+    add_provenance(page, dataset)
     page.write(path)
 
 
@@ -293,8 +293,3 @@ def _table_section(page: Any, summaries: list[LaneSummary]) -> None:
         rows,
         caption="Threshold, median sharpness and edge ratio over the last half of the readings, and the verdict.",
     )
-
-
-def _provenance(attrs: dict[str, Any]) -> dict[str, Any]:
-    hidden = ("config", "identity", "coordinates")
-    return {name: value for name, value in attrs.items() if name not in hidden}

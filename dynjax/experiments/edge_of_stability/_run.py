@@ -3,7 +3,6 @@
 import os
 from typing import Any
 
-from ... import sweep
 from ._config import Config
 
 
@@ -34,11 +33,6 @@ def run(config: Config, store: str | os.PathLike[str], **options: Any) -> Any:
         print(edge.table(runs))
         ```
     """
-    from .._runner import find_experiment, run_experiment
+    from .._runner import run_and_open
 
-    code = run_experiment(find_experiment("edge-of-stability"), config, store, **options)
-    if code == sweep.Stopped.exit_code:
-        raise sweep.Stopped(f"The sweep in {store} was stopped; run it again to resume.")
-    if code:
-        raise sweep.LaneError(f"At least one lane of {store} could not be computed (exit code {code}).")
-    return sweep.open(store)
+    return run_and_open("edge-of-stability", config, store, **options)

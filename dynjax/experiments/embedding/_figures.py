@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import report
+from .._drawing import FAINT, INK, RULE
 from ._constructions import EXACT
 from ._measures import plot_points
 from ._targets import TARGETS, Target, find_target, sup_bound
 
-_INK, _FAINT, _RULE = "#22262b", "#5c636b", "#c9ced4"
 _SIDE = 21
 _SNAPSHOTS = 5
 
@@ -34,15 +34,15 @@ def fits_figure(dataset: Any) -> Any:
             _lane_of(dataset, target, *which) for which in (("shear", 2), ("trained", 1), ("trained", 2))
         )
         draw = lambda lane, ax=ax, **style: lane is not None and ax.plot(x, dataset.output.values[lane][:, 0], **style)
-        ax.plot(x, _values(target)[:, 0], color=_RULE, linewidth=5, solid_capstyle="round")
-        draw(exact, color=_INK, linewidth=1.1)
+        ax.plot(x, _values(target)[:, 0], color=RULE, linewidth=5, solid_capstyle="round")
+        draw(exact, color=INK, linewidth=1.1)
         draw(narrow, color=report.TONES["bad"], linewidth=1.6, linestyle=(0, (5, 2)))
         draw(wide, color=report.TONES["good"], linewidth=1.6, linestyle=(0, (1.2, 1.4)))
         if narrow is not None:
             bound = sup_bound(target, 1)
             text = f"m = 1: sup error {float(dataset.sup_error.values[narrow]):.3f}"
             text += f"\nbelow {bound:.3g} is impossible" if bound > 0 else "\nnothing forbids 0"
-            ax.text(0.5, -0.2, text, transform=ax.transAxes, ha="center", va="top", fontsize=8, color=_FAINT)
+            ax.text(0.5, -0.2, text, transform=ax.transAxes, ha="center", va="top", fontsize=8, color=FAINT)
     _fit_legend(figure)
     return figure
 
@@ -51,8 +51,8 @@ def _fit_legend(figure: Any) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=_RULE, linewidth=5, label="map"),
-        Line2D([], [], color=_INK, linewidth=1.1, label="shear, m = 2"),
+        Line2D([], [], color=RULE, linewidth=5, label="map"),
+        Line2D([], [], color=INK, linewidth=1.1, label="shear, m = 2"),
         Line2D([], [], color=report.TONES["bad"], linewidth=1.6, linestyle=(0, (5, 2)), label="trained, m = 1"),
         Line2D([], [], color=report.TONES["good"], linewidth=1.6, linestyle=(0, (1.2, 1.4)), label="trained, m = 2"),
     ]
@@ -96,7 +96,7 @@ def _draw_lift(ax: Any, path: np.ndarray) -> None:
     """The image of the line at some times, and the points that rise on it: u rests, v grows."""
     shown = np.linspace(0, path.shape[0] - 1, _SNAPSHOTS).round().astype(int)
     for time in shown:
-        ax.plot(path[time, :, 0], path[time, :, 1], color=_RULE, linewidth=1.0, zorder=1)
+        ax.plot(path[time, :, 0], path[time, :, 1], color=RULE, linewidth=1.0, zorder=1)
     for number, colour in enumerate(_colours(path.shape[1])):
         ax.plot(path[:, number, 0], path[:, number, 1], color=colour, linewidth=1.1, zorder=2)
         ax.plot(path[-1, number, 0], path[-1, number, 1], "o", color=colour, markersize=3.4, zorder=3)
@@ -110,9 +110,9 @@ def _draw_end(ax: Any, times: np.ndarray, path: np.ndarray) -> None:
         inset.plot(times[late], path[late, number, 0], color=colour, linewidth=0.9)
     top = 1.15 * float(np.max(path[-1, :, 0]))
     inset.set(ylim=(-0.5 * top, top), xlim=(times[late][0], times[-1]), xticks=[], yticks=[0, round(top / 1.15, 3)])
-    inset.tick_params(colors=_RULE, labelcolor=_FAINT, labelsize=6.5, width=0.8, length=2)
+    inset.tick_params(colors=RULE, labelcolor=FAINT, labelsize=6.5, width=0.8, length=2)
     for spine in inset.spines.values():
-        spine.set(color=_RULE, linewidth=0.8)
+        spine.set(color=RULE, linewidth=0.8)
 
 
 def plane_figure(dataset: Any) -> Any:
@@ -137,13 +137,13 @@ def plane_figure(dataset: Any) -> Any:
                 _draw_grid(ax, dataset.output.values[lane].reshape(_SIDE, _SIDE, 2))
                 error = float(dataset.sup_error.values[lane])
                 ax.set_xlabel(
-                    f"error {error:.1g}" if which[0] in EXACT else f"error {error:.3f}", fontsize=8, color=_FAINT
+                    f"error {error:.1g}" if which[0] in EXACT else f"error {error:.3f}", fontsize=8, color=FAINT
                 )
             margin = 0.18 * (high - low)
             ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
             ax.set_xticks([])
             ax.set_yticks([])
-        row[0].set_ylabel(target.formula, fontsize=8.5, color=_INK)
+        row[0].set_ylabel(target.formula, fontsize=8.5, color=INK)
     return figure
 
 
@@ -152,7 +152,7 @@ def _draw_grid(ax: Any, image: np.ndarray) -> None:
     for line, colour in enumerate(_colours(_SIDE)):
         if line % 2 == 0:
             ax.plot(image[:, line, 0], image[:, line, 1], color=colour, linewidth=1.0, alpha=0.9)
-            ax.plot(image[line, :, 0], image[line, :, 1], color=_RULE, linewidth=0.7, zorder=1)
+            ax.plot(image[line, :, 0], image[line, :, 1], color=RULE, linewidth=0.7, zorder=1)
 
 
 def bowl_figure(dataset: Any) -> Any:
@@ -173,7 +173,7 @@ def bowl_figure(dataset: Any) -> Any:
             axis, axis, values, levels=np.linspace(-0.5, 2.5, 16), colors="white", linestyles="solid", linewidths=0.5
         )
         error = float(dataset.sup_error.values[lane])
-        ax.set_xlabel(f"error {error:.1g}" if which[0] in EXACT else f"error {error:.3f}", fontsize=8, color=_FAINT)
+        ax.set_xlabel(f"error {error:.1g}" if which[0] in EXACT else f"error {error:.3f}", fontsize=8, color=FAINT)
     return figure
 
 
@@ -194,9 +194,9 @@ def _lane_of(dataset: Any, target: Target, construction: str, state_size: int) -
 
 
 def _dress(ax: Any, title: str) -> None:
-    ax.set_title(title, loc="left", fontsize=9, fontweight="bold", color=_INK, pad=6)
+    ax.set_title(title, loc="left", fontsize=9, fontweight="bold", color=INK, pad=6)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set(color=_RULE, linewidth=0.8)
-    ax.tick_params(colors=_RULE, labelcolor=_FAINT, labelsize=7.5, width=0.8, length=3)
-    ax.xaxis.label.set(fontsize=8.5, color=_INK)
-    ax.yaxis.label.set(fontsize=8.5, color=_INK)
+    ax.spines[["left", "bottom"]].set(color=RULE, linewidth=0.8)
+    ax.tick_params(colors=RULE, labelcolor=FAINT, labelsize=7.5, width=0.8, length=3)
+    ax.xaxis.label.set(fontsize=8.5, color=INK)
+    ax.yaxis.label.set(fontsize=8.5, color=INK)

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from ... import report
+from .._provenance import add_provenance
 from ._constructions import EXACT
 from ._figures import bowl_figure, fits_figure, paths_figure, plane_figure
 from ._summary import COLUMNS, LaneSummary, summarise, table_rows
@@ -39,10 +40,7 @@ def write_report(dataset: Any, path: str | os.PathLike[str]) -> None:
     _line_section(page, dataset, config)
     _plane_section(page, dataset)
     _table_section(page, config, lanes)
-    page.section("Configuration and versions")
-    hidden = ("config", "identity", "coordinates")
-    provenance = {name: value for name, value in dataset.attrs.items() if name not in hidden}
-    page.facts({"Configuration": config, "Versions and machine": provenance})
+    add_provenance(page, dataset)
     page.write(path)
 
 

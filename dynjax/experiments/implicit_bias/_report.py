@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import report
+from .._provenance import add_provenance
 from ._summary import COLUMNS, Edges, LaneSummary, edges, limits, summarise, table_rows
 
 _TONES = {
@@ -42,10 +43,7 @@ def write_report(dataset: Any, path: str | os.PathLike[str]) -> None:
     page.headline(_headline(found, summaries))
     _figure_section(page, dataset, found)
     _table_section(page, config, summaries)
-    page.section("Configuration and versions")
-    hidden = ("config", "identity", "coordinates")
-    provenance = {name: value for name, value in dataset.attrs.items() if name not in hidden}
-    page.facts({"Configuration": config, "Versions and machine": provenance})
+    add_provenance(page, dataset)
     page.write(path)
 
 

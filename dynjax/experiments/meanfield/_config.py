@@ -3,9 +3,10 @@
 import dataclasses
 import math
 import pathlib
-from typing import Any, Literal
+from typing import Literal
 
 from ..._core import check_that
+from .._plain_values import check_plain_integer
 
 GRAPHS = (
     "complete",
@@ -142,11 +143,11 @@ class Config:
 
     def _check_counts(self) -> None:
         for name, least in (("cells", 2), ("num_couplings", 2), ("num_seeds", 1)):
-            _check_integer(name, getattr(self, name), least)
+            check_plain_integer(name, getattr(self, name), least)
         check_that(0 <= self.seed < 2**31, "seed", "lie in [0, 2^31)", f"found {self.seed}")
         check_that(len(self.sizes) > 0, "sizes", "hold at least one number", "it is empty")
         for size in self.sizes:
-            _check_integer("sizes", size, 20)
+            check_plain_integer("sizes", size, 20)
             if self.graph in IN_CELLS:
                 whole = size % self.cells == 0
                 check_that(whole, "sizes", f"be multiples of cells = {self.cells} for this graph", f"found {size}")
@@ -200,8 +201,3 @@ def check_graph_name(graph: str) -> None:
     """Raise unless a graph is in the library or has the name of a file that can be read."""
     must = f"be one of {', '.join(GRAPHS)}, or a file ending in {', '.join(FILES[:-1])} or {FILES[-1]}"
     check_that(graph in GRAPHS or is_file(graph), "graph", must, f"found {graph!r}")
-
-
-def _check_integer(name: str, value: Any, least: int) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    check_that(good, name, f"be an integer of at least {least}", f"found {value!r}")

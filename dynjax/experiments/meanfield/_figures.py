@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from ... import report
+from .._drawing import FAINT, INK
 from ._config import IN_CELLS, Config, is_file
 from ._stored import averages, stored_config, table_of
 from ._summary import Summary, summarise
 
-_INK, _FAINT = "#22262b", "#5c636b"  # as in all figures
 _SIZES = (("#d9822b", "^"), ("#3f85c6", "s"), ("#14315e", "o"), ("#8b3a8f", "D"))  # colours and marks, small to large
 _TONES = {"below": "#1f6fb4", "around": "#8a6100", "above": "#b8442a", "all": "#1f6fb4"}
 _PROFILES = (1.2, 1.6, 2.4)  # couplings over Kc whose profiles are drawn
@@ -36,7 +36,7 @@ def order_figure(dataset: Any) -> Any:
     top = max(1.02, 1.05 * max(tops, default=1.0))
     report.band(along, {"limit": curve}, ax=ax, lines=lines, x_label="coupling K", y_label="order parameter r",
                 y_limits=(-0.03, top), x_limits=(float(along[0]), float(along[-1])), show_legend=False)  # fmt: skip
-    ax.get_lines()[1].set(color=_INK, linewidth=1.6, label="limit of large N")
+    ax.get_lines()[1].set(color=INK, linewidth=1.6, label="limit of large N")
     _draw_sizes(ax, summary, lambda point: point.coupling, lambda point: (point.order, point.error))
     if math.isfinite(summary.onset.value) and along[0] < summary.onset.value < along[-1]:
         error = summary.onset.error if math.isfinite(summary.onset.error) else 0.0
@@ -72,7 +72,7 @@ def _legend_below(figure: Any, axes: Any, most: int = 5) -> None:
     if handles:
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=min(most, len(handles)), frameon=False,
-            fontsize=8, labelcolor=_INK,
+            fontsize=8, labelcolor=INK,
         )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def approach_figure(dataset: Any) -> Any:
         ax.plot(sizes, approach.typical, "o-", color=colour, markersize=5, linewidth=1.3, markeredgecolor="white",
                 label=name + slope, zorder=4)  # fmt: skip
     guide = ends[1] / 1.3 * np.sqrt(sizes[0] / sizes)
-    ax.plot(sizes, guide, color=_FAINT, linewidth=1.0, linestyle=(0, (4, 2.5)), label="slope −1/2", zorder=2)
+    ax.plot(sizes, guide, color=FAINT, linewidth=1.0, linestyle=(0, (4, 2.5)), label="slope −1/2", zorder=2)
     ax.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
     ax.set_ylim(min(ends[0], guide[-1] / 1.2), ends[1])
     ax.set_xticks(sizes, [f"{int(size):,}" for size in sizes])
@@ -139,7 +139,7 @@ def profile_figure(dataset: Any) -> Any:
         low, high = min(-0.02, (values - error).min()), max(1.02, (values + error).max())
         report.band(label, {"limit": limit}, ax=ax, x_label=label_name(config), y_limits=(low, high), title=title,
                     y_label="local order parameter" if position == 0 else "", x_limits=(0, 1), show_legend=False)  # fmt: skip
-        ax.get_lines()[1].set(color=_INK, linewidth=1.6, label="limit of large N")
+        ax.get_lines()[1].set(color=INK, linewidth=1.6, label="limit of large N")
         ax.set_xticks([0, 0.5, 1])
         ax.errorbar(label, values, error, fmt="o", color=_SIZES[2][0], markersize=3.4, elinewidth=0.9,
                     label=f"N = {summary.sizes[-1]:,}", zorder=4)  # fmt: skip
@@ -181,7 +181,7 @@ def fluctuation_figure(dataset: Any) -> Any:
     ratio = np.linspace(0, 1.2, 200)
     report.band(ratio, {"1 − K/Kc": np.maximum(1 - ratio, 0)}, ax=ax, x_label="K / predicted critical coupling",
                 y_label="1 / E|v · u|²", y_limits=(-0.04, 1.08), x_limits=(0, 1.2), show_legend=False)  # fmt: skip
-    ax.get_lines()[1].set(color=_INK, linewidth=1.6, label="limit of large N, 1 − K/Kc")
+    ax.get_lines()[1].set(color=INK, linewidth=1.6, label="limit of large N, 1 − K/Kc")
     projected = averages(dataset, "projected")[0]
     for k, (size, (colour, mark)) in enumerate(zip(summary.sizes, _styles(len(summary.sizes)), strict=True)):
         y = 1 / np.array([point.projected[k] for point in below])
@@ -226,7 +226,7 @@ def relaxation_figure(dataset: Any) -> Any:
     ax.set_ylim(-0.03, 1.03)
     if config.first_averaged > 0:
         start = config.first_averaged * config.reading_interval
-        ax.axvline(start, color=_FAINT, linewidth=1.0, linestyle=(0, (4, 2.5)), zorder=1)
+        ax.axvline(start, color=FAINT, linewidth=1.0, linestyle=(0, (4, 2.5)), zorder=1)
         ax.annotate("averages begin", (start, 0.99), (4, 0), xycoords=("data", "axes fraction"), rotation=90, ha="left",
-                    va="top", textcoords="offset points", fontsize=7.5, color=_FAINT)  # fmt: skip
+                    va="top", textcoords="offset points", fontsize=7.5, color=FAINT)  # fmt: skip
     return figure

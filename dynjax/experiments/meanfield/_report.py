@@ -1,11 +1,11 @@
 """The report of the mean-field experiment: one HTML page made of the pieces of `dynjax.report`."""
 
-import json
 import math
 import os
 from typing import Any
 
 from ... import report
+from .._provenance import add_provenance
 from ._config import Config, is_file
 from ._figures import approach_figure, fluctuation_figure, order_figure, profile_figure, relaxation_figure
 from ._stored import stored_config
@@ -60,10 +60,7 @@ def write_report(dataset: Any, path: str | os.PathLike[str]) -> None:
     _profile_section(page, dataset, config)
     _relaxation_section(page, dataset, config)
     _table_section(page, config, summary)
-    page.section("Configuration and versions")
-    hidden = ("config", "identity", "coordinates")
-    provenance = {name: value for name, value in dataset.attrs.items() if name not in hidden}
-    page.facts({"Configuration": json.loads(dataset.attrs["config"]), "Versions and machine": provenance})
+    add_provenance(page, dataset)
     page.write(path)
 
 

@@ -5,6 +5,7 @@ import math
 from typing import Any, Literal
 
 from ..._core import check_that
+from .._plain_values import check_plain_integer
 from ._targets import TARGETS, TargetName
 
 _READINGS = 60  # readings that a run aims at
@@ -52,9 +53,9 @@ class Config:
         for name in ("horizons", "memories"):
             _check_axis(name, getattr(self, name))
         for name, least in (("num_seeds", 1), ("width", 1), ("time_pieces", 1), ("num_steps", 1)):
-            _check_integer(name, getattr(self, name), least)
-        _check_integer("num_nodes", self.num_nodes, 8)
-        _check_integer("steps_per_delay", self.steps_per_delay, 2)
+            check_plain_integer(name, getattr(self, name), least)
+        check_plain_integer("num_nodes", self.num_nodes, 8)
+        check_plain_integer("steps_per_delay", self.steps_per_delay, 2)
         for name in ("learning_rate", "tolerance"):
             value = getattr(self, name)
             check_that(0 < value < math.inf, name, "be positive and finite", f"found {value}")
@@ -95,8 +96,3 @@ def _check_axis(name: str, values: Any) -> None:
     good = all(math.isfinite(value) and value > 0 for value in values)
     check_that(good, name, "be positive and finite", f"found {values}")
     check_that(len(set(values)) == len(values), name, "hold no number twice", f"found {values}")
-
-
-def _check_integer(name: str, value: Any, least: int) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    check_that(good, name, f"be an integer of at least {least}", f"found {value!r}")

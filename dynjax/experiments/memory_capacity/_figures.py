@@ -9,13 +9,13 @@ import numpy as np
 
 from ... import report
 from ...propagation import critical_solution, first_zero, memory_threshold
+from .._drawing import FAINT, INK
 from ._summary import Cell, summarise
 from ._targets import TARGETS
 
 _POINTS = 400
 _SLOPES = (0.5, 0.2, 0.1, 0.05, 0.02)  # contours of the smallest slope
 _MOST_ROWS = 3
-_INK, _FAINT = "#22262b", "#5c636b"  # as in all figures
 
 
 def phase_figure(dataset: Any) -> Any:
@@ -123,12 +123,12 @@ def _finish_errors(above: Any, below: Any, cells: list[Cell], widest: float) -> 
     bound = cells[0].bound
     if bound > 0:
         for ax in (above, below):
-            ax.axhline(bound, color=_INK, linewidth=1.2, zorder=2)
+            ax.axhline(bound, color=INK, linewidth=1.2, zorder=2)
         below.annotate(f"best monotone map, {bound:.4g}", (1, bound), (-3, -4), xycoords=("axes fraction", "data"),
-                       textcoords="offset points", ha="right", va="top", fontsize=8, color=_FAINT)  # fmt: skip
+                       textcoords="offset points", ha="right", va="top", fontsize=8, color=FAINT)  # fmt: skip
     if errors.size:
         above.set_ylim(min(errors.min(), bound or np.inf) / 2, max(errors.max(), bound) * 2)
-    below.axvline(1, color=_INK, linewidth=1.2, linestyle=(0, (4, 2.5)), zorder=2)
+    below.axvline(1, color=INK, linewidth=1.2, linestyle=(0, (4, 2.5)), zorder=2)
     memories = [cell.memory for cell in cells]
     above.set_xlim(min(memories) - 0.02, max(memories) + 0.02)
     below.set_xlim(min(cell.memory / cell.critical_memory for cell in cells) - 0.02, widest + 0.02)
@@ -158,7 +158,7 @@ def maps_figure(dataset: Any) -> Any:
             _draw_maps(dataset, ax, cell, x, np.asarray(target.function(x)), target.formula, last=pair is pairs[-1])
     lines = next(ax for ax in np.ravel(axes) if ax.get_lines()).get_lines()
     shown = [line for line in lines if not str(line.get_label()).startswith("_")]
-    figure.legend(handles=shown, loc="outside lower center", ncols=3, frameon=False, fontsize=8, labelcolor=_INK)
+    figure.legend(handles=shown, loc="outside lower center", ncols=3, frameon=False, fontsize=8, labelcolor=INK)
     return figure
 
 
@@ -192,4 +192,4 @@ def _draw_maps(dataset: Any, ax: Any, cell: Cell, x: np.ndarray, target: np.ndar
     for number, row in enumerate(rows[rows != best]):
         ax.plot(x, dataset.learnt.values[row], color=report.TONES["neutral"], linewidth=0.8, alpha=0.7, zorder=2,
                 label="_" if number else "other seeds")  # fmt: skip
-    ax.text(0.5, 0.97, f"MSE {cell.best:.2g}", transform=ax.transAxes, ha="center", va="top", fontsize=8.5, color=_INK)
+    ax.text(0.5, 0.97, f"MSE {cell.best:.2g}", transform=ax.transAxes, ha="center", va="top", fontsize=8.5, color=INK)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import report
+from .._provenance import add_provenance
 from ._figures import error_figure, maps_figure, phase_figure
 from ._summary import COLUMNS, Cell, summarise, table_rows
 from ._targets import TARGETS
@@ -43,10 +44,7 @@ def write_report(dataset: Any, path: str | os.PathLike[str]) -> None:
     _error_section(page, dataset, config, cells)
     _maps_section(page, dataset, formula)
     _table_section(page, config, cells)
-    page.section("Configuration and versions")
-    hidden = ("config", "identity", "coordinates")
-    provenance = {name: value for name, value in dataset.attrs.items() if name not in hidden}
-    page.facts({"Configuration": config, "Versions and machine": provenance})
+    add_provenance(page, dataset)
     page.write(path)
 
 

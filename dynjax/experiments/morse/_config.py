@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from ..._core import check_that
+from .._plain_values import check_plain_integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Config:
             ("ode_max_cells", 0),
             ("num_steps", 1),
         ):
-            _check_integer(name, getattr(self, name), least)
+            check_plain_integer(name, getattr(self, name), least)
         for name in ("gain", "half_width", "horizon", "learning_rate"):
             value = getattr(self, name)
             check_that(0 < value < math.inf, name, "be positive and finite", f"found {value}")
@@ -57,8 +58,3 @@ class Config:
         for name, known in (("weights", ("random", "trained")), ("precision", ("float32", "float64"))):
             value = getattr(self, name)
             check_that(value in known, name, f"be {known[0]} or {known[1]}", f"found {value!r}")
-
-
-def _check_integer(name: str, value: Any, least: int) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    check_that(good, name, f"be an integer of at least {least}", f"found {value!r}")

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from ... import report
+from .._drawing import FAINT, INK, RULE
 from ._architectures import ARCHITECTURES, Architecture
 from ._classification import KINDS
 from ._summary import KindSummary, by_architecture, is_trained
 from ._training import bowl_bound
 
-_INK, _FAINT, _RULE = "#22262b", "#5c636b", "#c9ced4"
 # Marker, size and face of each kind of point: told apart by shape, and by light and dark.
 MARKS = {
     "minimum": ("v", 62, "#ffffff"),
@@ -41,9 +41,9 @@ def levels_figure(dataset: Any) -> Any:
             continue
         level_sets(dataset.x.values, dataset.y.values, dataset.value.values[lane], *_points(dataset, lane), ax=ax)
         name, _, detail = kind.title.partition(": ")
-        ax.set_title(name, loc="left", fontsize=9, fontweight="bold", color=_INK, pad=14)
+        ax.set_title(name, loc="left", fontsize=9, fontweight="bold", color=INK, pad=14)
         ax.text(0, 1.02, f"{detail}, seed {int(dataset.seed.values[lane])}", transform=ax.transAxes, fontsize=7.5,
-                color=_FAINT, va="bottom")  # fmt: skip
+                color=FAINT, va="bottom")  # fmt: skip
     _marker_legend(figure)
     return figure
 
@@ -59,7 +59,7 @@ def gallery_figure(dataset: Any) -> Any:
             if lane is not None:
                 level_sets(dataset.x.values, dataset.y.values, dataset.value.values[lane], *_points(dataset, lane),
                            ax=ax, small=True)  # fmt: skip
-        row[0].set_title(kind.title, loc="left", fontsize=8, color=_INK, pad=3)
+        row[0].set_title(kind.title, loc="left", fontsize=8, color=INK, pad=3)
     _marker_legend(figure)
     return figure
 
@@ -100,13 +100,13 @@ def level_sets(x: Any, y: Any, values: Any, points: Any, kinds: Sequence[str], *
     for kind, (marker, size, face) in MARKS.items():
         rows = np.array([k == kind for k in kinds], bool)
         if rows.any():
-            ax.scatter(*points[rows].T, marker=marker, s=size * (0.35 if small else 1), color=face, edgecolor=_INK,
+            ax.scatter(*points[rows].T, marker=marker, s=size * (0.35 if small else 1), color=face, edgecolor=INK,
                        linewidth=0.5 if small else 0.8, zorder=4)  # fmt: skip
     ax.set_aspect("equal")
     ax.set(xlim=(np.min(x), np.max(x)), ylim=(np.min(y), np.max(y)))
-    ax.tick_params(colors=_RULE, labelcolor=_FAINT, labelsize=7.5, width=0.8, length=0 if small else 3)
+    ax.tick_params(colors=RULE, labelcolor=FAINT, labelsize=7.5, width=0.8, length=0 if small else 3)
     for spine in ax.spines.values():
-        spine.set(color=_RULE, linewidth=0.8)
+        spine.set(color=RULE, linewidth=0.8)
     return ax
 
 
@@ -120,14 +120,14 @@ def gradient_figure(dataset: Any) -> Any:
         _draw_gradients(ax, place, kind, floor)
     ax.set(xscale="log", xlim=(floor / 3, 10), ylim=(-0.6, len(kinds) - 0.4))
     ax.axvspan(floor / 3, floor * 3, color="#eef1f4", zorder=0)
-    ax.text(floor, len(kinds) - 0.45, "zero", ha="center", va="bottom", fontsize=8, color=_FAINT)
+    ax.text(floor, len(kinds) - 0.45, "zero", ha="center", va="bottom", fontsize=8, color=FAINT)
     ax.set_yticks(range(len(kinds)), [kind.architecture.title for kind in reversed(kinds)])
-    ax.set_xlabel("|grad|", fontsize=9, color=_INK)
+    ax.set_xlabel("|grad|", fontsize=9, color=INK)
     ax.grid(True, axis="x", color="#eceff2", linewidth=0.7)
     ax.set_axisbelow(True)
     ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.spines["bottom"].set(color=_RULE, linewidth=0.8)
-    ax.tick_params(which="both", colors=_RULE, labelcolor=_INK, labelsize=8, length=0)
+    ax.spines["bottom"].set(color=RULE, linewidth=0.8)
+    ax.tick_params(which="both", colors=RULE, labelcolor=INK, labelsize=8, length=0)
     _gradient_legend(ax)
     return figure
 
@@ -138,8 +138,8 @@ def _draw_gradients(ax: Any, place: int, kind: KindSummary, floor: float) -> Non
         least = max(lane.least_gradient, floor) if lane.found == "C1" else floor
         tone = report.TONES["good" if lane.found == "C1" else "special"]
         if lane.certificate > 0:
-            ax.plot([lane.certificate, least], [height, height], color=_RULE, linewidth=1.0, zorder=1)
-            ax.plot(lane.certificate, height, marker="|", color=_INK, markersize=6, markeredgewidth=1.4, zorder=2)
+            ax.plot([lane.certificate, least], [height, height], color=RULE, linewidth=1.0, zorder=1)
+            ax.plot(lane.certificate, height, marker="|", color=INK, markersize=6, markeredgewidth=1.4, zorder=2)
         ax.plot(least, height, marker="o" if lane.found == "C1" else "D", color=tone, markersize=4.6,
                 markeredgecolor="white", markeredgewidth=0.6, zorder=3)  # fmt: skip
 
@@ -148,7 +148,7 @@ def _gradient_legend(ax: Any) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], linestyle="", marker="|", color=_INK, markeredgewidth=1.4, label="proved lower bound"),
+        Line2D([], [], linestyle="", marker="|", color=INK, markeredgewidth=1.4, label="proved lower bound"),
         Line2D([], [], linestyle="", marker="o", color=report.TONES["good"], label="smallest, no critical point found"),
         Line2D([], [], linestyle="", marker="D", color=report.TONES["special"], label="critical points found"),
     ]
@@ -168,18 +168,18 @@ def error_figure(dataset: Any) -> Any:
                    marker="o" if can else "s", color=report.TONES["good" if can else "bad"], edgecolor="white",
                    linewidth=0.6)  # fmt: skip
         if not can:
-            ax.plot([bowl_bound()] * 2, [place - 0.42, place + 0.42], color=_INK, linewidth=1.6, zorder=2)
+            ax.plot([bowl_bound()] * 2, [place - 0.42, place + 0.42], color=INK, linewidth=1.6, zorder=2)
             ax.axvspan(
                 0, bowl_bound(), (place + 0.1) / len(kinds), (place + 0.9) / len(kinds), color="#eef1f4", zorder=0
             )
     ax.set_yticks(range(len(kinds)), [kind.architecture.title for kind in reversed(kinds)])
     ax.set(ylim=(-0.5, len(kinds) - 0.5), xlim=(0, None))
     ax.set_xlabel(
-        "sup error for the bowl; grey: impossible, at least half the depth of the bowl", fontsize=9, color=_INK
+        "sup error for the bowl; grey: impossible, at least half the depth of the bowl", fontsize=9, color=INK
     )
     ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.spines["bottom"].set(color=_RULE, linewidth=0.8)
-    ax.tick_params(colors=_RULE, labelcolor=_INK, labelsize=8, length=0)
+    ax.spines["bottom"].set(color=RULE, linewidth=0.8)
+    ax.tick_params(colors=RULE, labelcolor=INK, labelsize=8, length=0)
     return figure
 
 
@@ -188,10 +188,10 @@ def _marker_legend(figure: Any) -> None:
 
     handles = [
         Line2D([], [], linestyle="", marker=marker, markersize=5 if kind == "degenerate" else 7.5, markerfacecolor=face,
-               markeredgecolor=_INK, label=kind)
+               markeredgecolor=INK, label=kind)
         for kind, (marker, _, face) in MARKS.items()
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8.5, labelcolor=_INK)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8.5, labelcolor=INK)
 
 
 def _points(dataset: Any, lane: int) -> tuple[np.ndarray, list[str]]:

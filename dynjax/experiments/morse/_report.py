@@ -8,6 +8,7 @@ import jax
 
 from ... import report
 from ...propagation import classify
+from .._provenance import add_provenance
 from ._architectures import ARCHITECTURES, networks
 from ._config import Config
 from ._figures import error_figure, gallery_figure, gradient_figure, levels_figure
@@ -49,10 +50,7 @@ def write_report(dataset: Any, path: str | os.PathLike[str]) -> None:
     _gradient_section(page, dataset)
     _theorem_section(page, Config(**config))
     _lane_section(page, lanes)
-    page.section("Configuration and versions")
-    hidden = ("config", "identity", "coordinates")
-    provenance = {name: value for name, value in dataset.attrs.items() if name not in hidden}
-    page.facts({"Configuration": config, "Versions and machine": provenance})
+    add_provenance(page, dataset)
     page.write(path)
 
 

@@ -3,7 +3,6 @@
 import os
 from typing import Any
 
-from ... import sweep
 from ._config import Config
 
 
@@ -34,11 +33,6 @@ def run(config: Config, store: str | os.PathLike[str], **options: Any) -> Any:
         print(morse.table(found))
         ```
     """
-    from .._runner import find_experiment, run_experiment
+    from .._runner import run_and_open
 
-    code = run_experiment(find_experiment("morse"), config, store, **({"workers": 0, "block": 16} | options))
-    if code == sweep.Stopped.exit_code:
-        raise sweep.Stopped(f"The sweep in {store} was stopped; run it again to resume.")
-    if code:
-        raise sweep.LaneError(f"At least one lane of {store} could not be computed (exit code {code}).")
-    return sweep.open(store)
+    return run_and_open("morse", config, store, **options)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import report
+from .._provenance import add_provenance
 from ._summary import COLUMNS, LEAST_ESCAPED, LaneSummary, summarise, table_rows
 
 _TONES = {
@@ -39,10 +40,7 @@ def write_report(dataset: Any, path: str | os.PathLike[str]) -> None:
     _growth_section(page, dataset, config)
     _rate_section(page, dataset, config, summaries)
     _table_section(page, summaries, config)
-    page.section("Configuration and versions")
-    hidden = ("config", "identity", "coordinates")
-    provenance = {name: value for name, value in dataset.attrs.items() if name not in hidden}
-    page.facts({"Configuration": config, "The solution": _solution(dataset), "Versions and machine": provenance})
+    add_provenance(page, dataset, {"The solution": _solution(dataset)})
     page.write(path)
 
 
