@@ -28,6 +28,7 @@ commands:
   meanfield  synchrony on a graph of your choice against coupling: several sizes, the limit, the critical coupling
   attention  clusters of tokens under self-attention over inverse temperatures: predicted number, growth, lifetimes
   depth      exponents and gradients of deep plain networks around the edge of chaos, and the depths that can be trained
+  flow       flow matching and diffusions against the exact flow: losses and their floor, samples, and when they are decided
   report     write the HTML report of a store
   verify     check a store for damage; --repair computes damaged blocks again
   doctor     say which versions, devices, precision and cache will be used, and check one product
@@ -180,6 +181,11 @@ _EXPERIMENTS = {
         "depth",
         "Measure how perturbations and gradients grow with depth in plain networks over weight variances, compare with "
         "infinitely wide ones, and train every network: which depths can be trained?",
+    ),
+    "flow": (
+        "flow",
+        "Train flow matching and diffusions to a Gaussian mixture of the plane, over learning rates, and compare them with the "
+        "exact flow: losses with their floor, distances, likelihoods, and the dynamics of sampling.",
     ),
     "delay-fit": (
         "delay-fit",

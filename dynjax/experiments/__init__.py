@@ -6,6 +6,7 @@ from . import (
     depth as depth,
     edge_of_stability as edge_of_stability,
     embedding as embedding,
+    flow as flow,
     implicit_bias as implicit_bias,
     meanfield as meanfield,
     memory_capacity as memory_capacity,
