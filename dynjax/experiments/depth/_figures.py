@@ -164,7 +164,9 @@ def _draw_exponents(ax: Any, dataset: Any) -> None:
     margin = 0.06 * (ends[1] - ends[0] + 0.1)
     ax.set_xlim(ends[0] - margin, float(np.max(values[good, 0], initial=ends[0])) + margin)
     ax.set_ylim(ends[0] - margin, ends[1] + margin)
-    ax.figure.colorbar(points, ax=ax, label="accuracy", fraction=0.05, pad=0.03)
+    bar = ax.figure.colorbar(points, ax=ax, fraction=0.05, pad=0.03)
+    bar.set_label("accuracy", fontsize=8.5, color=INK)
+    bar.ax.tick_params(labelsize=8, labelcolor=FAINT)
     legend(ax)
 
 
