@@ -125,6 +125,7 @@ from ._particles.triads import triads as triads, triads_limit as triads_limit, t
 from ._particles.twisted_states import twist as twist, twist_eigenvalues as twist_eigenvalues
 from ._particles.validity import (
     MeanFieldWarning as MeanFieldWarning,
+    warn_clipped_edges as warn_clipped_edges,
     warn_filamentation as warn_filamentation,
     warn_heavy_tails as warn_heavy_tails,
     warn_low_degree as warn_low_degree,

@@ -11,7 +11,7 @@ import scipy.sparse
 import dynjax as dj
 from dynjax.cli import main
 from dynjax.experiments import meanfield as experiment
-from dynjax.experiments.meanfield import _onset as onset_parts, _prediction as predicted, _program as parts
+from dynjax.experiments.meanfield import _onset as onset_parts, _prediction as predicted, _program as parts, _summary
 
 # One coupling below the critical one, 2, and three above it. Tests with lanes share this program where they can.
 CONFIG = experiment.Config(
@@ -112,6 +112,17 @@ def test_report_table_and_figures_say_what_was_found(runs, tmp_path):
     printed = experiment.table(runs)
     assert "critical coupling: 2 predicted" in printed
     assert "|r - limit| ~ N^" in printed
+
+
+def test_what_limits_the_comparison_is_said(runs):
+    summary = experiment.summarise(runs)
+    assert _summary.validity(summary, CONFIG) == []
+    drawn = experiment.Config(graph="small-world", sizes=(200, 800), mean_degree=400.0)
+    sparse = dataclasses.replace(summary, mean_degrees=(84.0, 400.0))
+    clipped, onset = _summary.validity(sparse, drawn)
+    assert "400 was asked for" in clipped
+    assert "1 / degree" in onset
+    assert "1 / degree" not in "".join(_summary.validity(sparse, dataclasses.replace(drawn, weighted=True)))
 
 
 def test_a_store_that_is_not_finished_is_shown_as_such(runs, tmp_path):

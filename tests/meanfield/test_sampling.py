@@ -169,6 +169,11 @@ def test_samples_converge_in_the_leading_eigenvalue(x64, make, bias, key):
     assert abs(found - expected) < bias * max(1, expected) + 1e-12
 
 
+def test_a_degree_that_does_not_fit_is_said(key):
+    with pytest.warns(MeanFieldWarning, match=r"400 was asked for, .* has 9"):
+        DigraphMeasure.erdos_renyi(0.5).sample(100, key, mean_degree=400.0)
+
+
 def test_mean_degree_keeps_the_limit(key):
     """Ten times sparser, ten times heavier: the weight that arrives is the same within 4 standard errors."""
     size, degree = 20_000, 50.0

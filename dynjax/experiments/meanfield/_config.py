@@ -167,6 +167,11 @@ class Config:
         check_that(averaged >= _LEAST_AVERAGED, "burn_in", must, f"{averaged} remain")
 
     @property
+    def drawn(self) -> bool:
+        """Whether the graph has random edges."""
+        return not self.weighted and self.graph in ("erdos-renyi", "stochastic-block", "small-world", "power-law")
+
+    @property
     def num_readings(self) -> int:
         """Readings of a run, of which each is an average over `steps_per_reading` steps."""
         return min(_READINGS, round(self.time / self.dt))

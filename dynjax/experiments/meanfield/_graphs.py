@@ -71,8 +71,7 @@ def population(config: Config, size: int) -> Population:
         warnings.simplefilter("ignore", MeanFieldWarning)
         if config.weighted:
             return Population(limit.sample(size, weighted=True), None, None)
-        drawn = config.graph in ("erdos-renyi", "stochastic-block", "small-world", "power-law")
-        degree = config.mean_degree if drawn and config.mean_degree > 0 else None
+        degree = config.mean_degree if config.drawn and config.mean_degree > 0 else None
         return Population(limit.sample(size, key, mean_degree=degree), None, None)
 
 

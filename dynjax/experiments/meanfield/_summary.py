@@ -17,6 +17,7 @@ from ._stored import averages, first_finite, stored_config, table_of
 NEAR = 0.1  # |K/Kc - 1| within which finite systems smear the transition
 _SAMPLING = 2.0  # distances up to this over sqrt(N |1 - K/Kc|) are those of finite size
 _SPARSE = 3.0  # and up to this over the mean degree, since the limit is that of dense graphs
+_LARGE_DEGREE = 1000.0  # below it the onset on random graphs is seen to lie above that of the limit
 _CONFIDENCE = 0.95
 
 
@@ -251,6 +252,8 @@ def validity(summary: Summary, config: Config) -> list[str]:
     def run() -> None:
         for degree in sorted(set(summary.mean_degrees))[:1]:
             guards.warn_low_degree(degree)
+            if config.drawn and config.mean_degree > 0:
+                guards.warn_clipped_edges(degree, config.mean_degree)
         if config.graph in IN_CELLS:
             guards.warn_single_particles(min(summary.sizes) // config.cells)
         if config.draws == "midpoints":
@@ -262,7 +265,14 @@ def validity(summary: Summary, config: Config) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run()
-    return [str(entry.message) for entry in caught]
+    sentences = [str(entry.message) for entry in caught]
+    sparsest = min(summary.mean_degrees)
+    if config.drawn and math.isfinite(summary.critical) and sparsest < _LARGE_DEGREE:
+        sentences.append(
+            f"At a mean degree of {sparsest:.4g} the onset on a random graph lies above that of the limit, by an amount of order "
+            "1 / degree: on the small world of radius 0.2 and rewiring 0.1 by 3.6 % at degree 100, by 1.6(6) % at 400."
+        )
+    return sentences
 
 
 def columns(summary: Summary) -> tuple[str, ...]:

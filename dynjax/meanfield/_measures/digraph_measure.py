@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Inexact, PRNGKeyArray
 from ..._core import check_count, check_positive, check_that, found, is_concrete
 from .._graphs.graph_operator import GraphOperator
 from .._graphs.sparse import Sparse
-from .._particles.validity import MeanFieldWarning
+from .._particles.validity import MeanFieldWarning, warn_clipped_edges
 from .block_kernel import Blocks
 from .convolutions import Band, NearestNeighbours, Shifts
 from .in_cells import InCells
@@ -310,7 +310,7 @@ class DigraphMeasure(eqx.Module):
 
         Warns:
             MeanFieldWarning: for a measure with point masses, where one oscillator for each node has no mean-field limit; use
-                `sample_in_cells`.
+                `sample_in_cells`; where more than a tenth of the edges that `mean_degree` asks for do not fit.
 
         Raises:
             ValueError: for a missing key, probabilities outside [0, 1] without `mean_degree`, traced parameters where edges
@@ -344,6 +344,8 @@ class DigraphMeasure(eqx.Module):
         if mean_degree is not None:
             scaling = float(mean_degree) / (num_nodes * float(self.part.mean_density()))
         sources, targets = self.part.edges(num_nodes, generator, scaling, directed, mean_degree is not None)
+        if mean_degree is not None:
+            warn_clipped_edges(len(sources) / num_nodes, mean_degree)
         graph = Sparse.from_edges(sources, targets, num_nodes=num_nodes, scale="n")
         # One factor, not a weight for each edge.
         return graph if scaling == 1 else (1 / scaling) * graph

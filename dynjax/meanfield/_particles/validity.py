@@ -9,6 +9,8 @@ from ..._core import is_concrete
 
 # Below this mean degree thresholds from the limit were seen to be off; a rule of thumb.
 LEAST_MEAN_DEGREE = 20.0
+# Clipped probabilities may lose this part of the edges before it is said.
+_LOST_EDGES = 0.1
 # Within this relative distance of the critical coupling finite size smears the transition.
 CRITICAL_WINDOW = 0.05
 
@@ -32,6 +34,23 @@ def warn_low_degree(mean_degree: Any, least: float = LEAST_MEAN_DEGREE) -> None:
         _warn(
             f"The mean degree {float(mean_degree):.3g} is below {least:g}: critical couplings and order parameters of the "
             "limit may be far off for this graph. Use a denser graph, or several oscillators for each label."
+        )
+
+
+def warn_clipped_edges(mean_degree: Any, wanted: Any) -> None:
+    """Warn where a random graph could not hold the edges that were asked for.
+
+    Edges have the probabilities min(1, rho W) and weights 1 / rho. Where rho W > 1 edges are missing, and what is left couples
+    less than in the limit: a graph of N nodes holds no more than N drivers for each.
+
+    Args:
+        mean_degree: edges over nodes, as drawn.
+        wanted: the mean degree asked for.
+    """
+    if float(mean_degree) < (1 - _LOST_EDGES) * float(wanted):
+        _warn(
+            f"A mean degree of {float(wanted):.4g} was asked for, but the probabilities of edges end at 1 and the graph has "
+            f"{float(mean_degree):.4g}: it couples less than the limit does. Use more nodes or a smaller degree."
         )
 
 
