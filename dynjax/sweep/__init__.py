@@ -1,6 +1,7 @@
 """Sweeps over lanes: equal blocks, a checked Zarr store, resume after any kill, shards and worker processes."""
 
 from ._errors import (
+    BlockTooLarge as BlockTooLarge,
     LaneError as LaneError,
     Stopped as Stopped,
     StorageFailed as StorageFailed,

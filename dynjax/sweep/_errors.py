@@ -33,6 +33,12 @@ class LaneError(SweepError, RuntimeError):
     exit_code = LANE_FAILED
 
 
+class BlockTooLarge(SweepError, ValueError):
+    """A block of this size does not fit into the memory of the device. Nothing was computed."""
+
+    exit_code = BAD_ARGUMENTS
+
+
 class StorageFailed(SweepError, OSError):
     """The file system refused: full, read-only or gone. What was finished before is intact."""
 

@@ -19,6 +19,7 @@ from ._errors import DONE, LANE_FAILED, STOPPED, LaneError, Stopped, StoreDamage
 from ._lanes import Lanes, make_lanes, shard_blocks
 from ._layout import FINAL, Variable
 from ._lock import block_lock
+from ._memory import check_fits, fitting_lanes
 from ._metadata import read_attributes
 from ._program import AbstractProgram, Shapes, alive, final_block, init_block, segment_block, shapes_of
 from ._progress import Event, make_meter, segment_event
@@ -176,14 +177,23 @@ def run(
     Raises:
         ValueError: see `prepare`.
         StoreError: see `prepare`.
+        BlockTooLarge: if the compiler says that a block needs more than 70 % of the memory of the device. Without `block`, a
+            new store gets blocks that fit.
         StorageFailed: if a write fails; finished segments are intact.
     """
     started = time.monotonic()
+    made_smaller = ""
+    if not pathlib.Path(store).exists():
+        shapes_of(program, make_lanes(lanes, coords, block).padded(0))  # raises with the right sentence
+        fitting, made_smaller = fitting_lanes(program, lanes, coords, block)
+        block = fitting.block
     sweep = prepare(
         program, lanes, config, store,
         experiment=experiment, block=block, coords=coords, data_hash=data_hash, argv=argv,
     )  # fmt: skip
     runner = _Runner(sweep, progress, stop, None if time_budget is None else started + time_budget)
+    if made_smaller:
+        runner.note(made_smaller)
     try:
         return runner.run(shard_blocks(sweep.lanes.num_blocks, shard), wait_for_locks)
     finally:
@@ -197,6 +207,7 @@ class _Runner:
         self.sweep, self.store, self.program = sweep, sweep.store, sweep.program
         self.stop, self.deadline = stop, deadline
         self.meter = make_meter(progress)
+        self.probed = False
         self.failed: dict[int, str] = {}
         self.notes: list[str] = []
         self.at = ""
@@ -242,6 +253,9 @@ class _Runner:
         except Exception as error:
             self.fail(block, error)
             return True
+        if not self.probed:
+            check_fits(self.program, state, self.store.block)
+            self.probed = True
         for segment in range(start, self.store.num_segments):
             if self.reason():
                 self.at = f"block {block}, segment {segment} of {self.store.num_segments}"
