@@ -19,8 +19,13 @@ from ._registry import Experiment, find_experiment
 
 @contextlib.contextmanager
 def precision(config: Any) -> Iterator[None]:
-    """The precision that a configuration asks for, inside the block only."""
-    with jax.enable_x64(config.precision == "float64"):
+    """The precision that a configuration asks for, inside the block only.
+
+    Products of matrices then have it too: accelerators would round their factors to ten bits. Whoever has set JAX's
+    `jax_default_matmul_precision` keeps it.
+    """
+    products = jax.config.jax_default_matmul_precision or "highest"  # type: ignore[attr-defined]
+    with jax.enable_x64(config.precision == "float64"), jax.default_matmul_precision(products):
         yield
 
 

@@ -21,6 +21,7 @@ def provenance(argv: Sequence[str] | None) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "platform": device.platform,
         "device_kind": device.device_kind,
+        "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),  # type: ignore[attr-defined]
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "argv": list(sys.argv if argv is None else argv),
         "git_commit": _git_commit(),

@@ -72,7 +72,7 @@ def test_a_store_of_larger_blocks_is_left_alone(tmp_path, monkeypatch):
     path = tmp_path / "s.zarr"
     toy.run(path, program=Hungry(), block=5, time_budget=1e-9)
     monkeypatch.setenv(_memory.LIMIT_VARIABLE, str(4 * MIB))
-    with pytest.raises(sweep.BlockTooLarge, match="in a new store|not even one lane"):
+    with pytest.raises(sweep.BlockTooLarge, match=r"in a new store|not even one lane"):
         toy.run(path, program=Hungry(), block=None)
     assert int(sweep.open(path).status.max()) == 0
     monkeypatch.delenv(_memory.LIMIT_VARIABLE)
