@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from . import (
         curvature as curvature,
         data as data,
+        distributed as distributed,
         experiments as experiments,
         generative as generative,
         linalg as linalg,
@@ -110,6 +111,7 @@ __version__ = "0.1.0"
 _ROOMS = (
     "curvature",
     "data",
+    "distributed",
     "experiments",
     "generative",
     "linalg",

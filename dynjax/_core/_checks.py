@@ -14,8 +14,14 @@ def check_that(condition: bool, argument: str, must: str, but: str, error: type[
 
 
 def is_concrete(x: Any) -> bool:
-    """Whether the values of `x` can be looked at now, i.e. no leaf is being traced."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves(x))
+    """Whether the values of `x` can be looked at here and now: no leaf is being traced, or spread over other processes."""
+    return not any(map(_out_of_reach, jax.tree_util.tree_leaves(x)))
+
+
+def _out_of_reach(leaf: Any) -> bool:
+    if isinstance(leaf, jax.core.Tracer):
+        return True
+    return isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
 
 
 def found(x: Any) -> str:

@@ -14,6 +14,7 @@ from ._normal_space import NormalSpace
 _HIGHEST = jax.lax.Precision.HIGHEST
 _NEWTON_STEPS = 60
 _KRYLOV = 16
+_AT_ONCE = 256  # rates in lock-step on an accelerator
 
 
 class MeanSquareRate(eqx.Module):
@@ -114,13 +115,18 @@ def mean_square_rate(space: NormalSpace, learning_rates: Float[Array, "rates"], 
     Returns:
         A `MeanSquareRate`. About 100 products of N C x r and r x r matrices for each rate.
     """
-    return _rates(space, jnp.asarray(learning_rates, space.factor.dtype), jnp.asarray(batch_size))
+    # A core is busy with one rate; an accelerator would wait for a thousand small kernels of each.
+    at_once = 1 if jax.default_backend() == "cpu" else _AT_ONCE
+    return _rates(space, jnp.asarray(learning_rates, space.factor.dtype), jnp.asarray(batch_size), at_once)
 
 
 @eqx.filter_jit
-def _rates(space: NormalSpace, learning_rates: Float[Array, "rates"], batch_size: Array) -> MeanSquareRate:
+def _rates(
+    space: NormalSpace, learning_rates: Float[Array, "rates"], batch_size: Array, at_once: int
+) -> MeanSquareRate:
     parts = _moments(space, batch_size)
-    return jax.lax.map(lambda eta: _rate(parts, eta), learning_rates)
+    size = {} if at_once == 1 else {"batch_size": min(at_once, learning_rates.shape[0])}
+    return jax.lax.map(lambda eta: _rate(parts, eta), learning_rates, **size)
 
 
 def _rate(parts: _Moments, eta: Float[Array, ""]) -> MeanSquareRate:
