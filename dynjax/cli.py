@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 BAD_ARGUMENTS = 2
 
@@ -128,6 +128,10 @@ class RunOptions:
     """Lanes computed together; bits agree between runs of equal block size. 4 on a CPU, 32 on an accelerator."""
     time_budget: float | None = None
     """Stop after this many seconds, between segments, with exit code 75."""
+    hang_timeout: float | None = None
+    """End with exit code 75, saying where, if one segment takes longer than this many seconds (its compilation included)."""
+    require: Literal["cpu", "gpu", "tpu"] | None = None
+    """Refuse to start on any other kind of device."""
     report: bool = False
     """Also write the HTML report beside the store."""
 
@@ -245,6 +249,7 @@ def _sweep(name: str, config: Any, options: RunOptions, argv: list[str]) -> int:
     from .experiments import find_experiment, run_experiment
 
     _use_compile_cache()
+    _require(options.require)
     experiment = find_experiment(name)
     shard = _parse_shard(options.shard)
     if experiment.prepare is not None:
@@ -257,12 +262,25 @@ def _sweep(name: str, config: Any, options: RunOptions, argv: list[str]) -> int:
         workers=experiment.workers if options.workers is None else options.workers,
         block=experiment.block if options.block is None and not options.out.exists() else options.block,
         time_budget=options.time_budget,
+        hang_timeout=options.hang_timeout,
         argv=argv,
         progress=True,
     )
     if code in (0, 70):
         _show(experiment, options)
     return code
+
+
+def _require(kind: str | None) -> None:
+    """Raise unless JAX computes on the kind of device that was asked for."""
+    import jax
+
+    there = jax.default_backend()
+    if kind is not None and there != kind:
+        names = ", ".join(device.device_kind for device in jax.devices())
+        raise UsageError(
+            f"Argument `require` asks for a {kind}, but JAX found: {there} ({names}). See `dynjax doctor`."
+        )
 
 
 def _prepare(experiment: Any, config: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import curvature
 from ..networks import MLP
-from ..sweep import usable_cores
+from ..sweep import memory_limit, usable_cores
 
 _PACKAGES = ("dynjax", "jax", "jaxlib", "equinox", "diffrax", "optax", "lineax", "numpy", "zarr", "xarray", "tyro")
 
@@ -27,14 +27,18 @@ def diagnose() -> tuple[str, bool]:
     """
     error, seconds = _check_product()
     healthy = bool(error < 1e-4)
+    limit = memory_limit()
     rows = [("python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)]
     rows += [
         ("devices", ", ".join(f"{d.platform}:{d.device_kind}" for d in jax.devices())),
         ("cores", str(len(usable_cores()))),
+        ("memory", "unknown" if limit is None else f"{limit / 2**30:.1f} GiB may be used on the device"),
+        ("a sweep", _sweeps()),
         (
             "precision",
             "float64 enabled" if jax.config.values["jax_enable_x64"] else "float32 (experiments set their own)",
         ),
+        ("matrix products", _products()),
         ("compile cache", str(jax.config.values["jax_compilation_cache_dir"] or "none")),
         ("free disk here", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB"),
         (
@@ -45,6 +49,27 @@ def diagnose() -> tuple[str, bool]:
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows), healthy
+
+
+def _sweeps() -> str:
+    """How a sweep spreads over this machine."""
+    if jax.default_backend() == "cpu":
+        return f"{len(usable_cores())} worker processes of one thread each, blocks of 4 lanes or what an experiment prefers"
+    devices = len(jax.local_devices())
+    more = f"; for all {devices} devices start one process each, with --shard k/{devices}" if devices > 1 else ""
+    return f"one process on one device, blocks of 32 lanes or what an experiment prefers{more}"
+
+
+def _products() -> str:
+    """What single precision means in products of matrices."""
+    chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    if chosen is not None:
+        return f"{chosen}, as you have set it"
+    if jax.default_backend() == "cpu":
+        return "full precision"
+    return (
+        "full precision in experiments and in dynjax's own products; in your functions what JAX chooses (often 10 bits)"
+    )
 
 
 def _check_product() -> tuple[float, float]:

@@ -38,6 +38,7 @@ def run_experiment(
     workers: int | None = None,
     block: int | None = None,
     time_budget: float | None = None,
+    hang_timeout: float | None = None,
     argv: Sequence[str] | None = None,
     progress: Any = None,
 ) -> int:
@@ -56,6 +57,7 @@ def run_experiment(
             than on a CPU).
         block: lanes computed together; that of the store, 4 on a CPU or 32 elsewhere by default.
         time_budget: seconds after which to stop between segments.
+        hang_timeout: seconds after which a segment counts as hanging; the process then says where it stands and ends with 75.
         argv: the command line, stored with the results.
         progress: None, True, or a callable that takes the events of the sweep.
 
@@ -69,6 +71,8 @@ def run_experiment(
     check_that(workers is None or workers >= 0, "workers", "be 0 or more", f"found {workers}")
     check_that(block is None or block > 0, "block", "be positive", f"found {block}")
     check_that(time_budget is None or time_budget > 0, "time_budget", "be positive", f"found {time_budget}")
+    check_that(hang_timeout is None or hang_timeout > 0, "hang_timeout", "be positive", f"found {hang_timeout}")
+    limits: dict[str, Any] = {"time_budget": time_budget, "hang_timeout": hang_timeout}
     with precision(config):
         arguments = _arguments(experiment, config, store, block, argv)
         if workers is None:
@@ -76,8 +80,8 @@ def run_experiment(
             workers = len(sweep.usable_cores()) if spread else 0
         pending = _pending(sweep.prepare(**arguments), shard) if workers else 0
         if not pending:
-            return _run_here(arguments, shard, time_budget, progress)
-        flags = _worker_flags(shard, time_budget)
+            return _run_here(arguments, shard, limits, progress)
+        flags = _worker_flags(shard, limits)
         command = [sys.executable, "-m", "dynjax.cli", "_worker", os.fspath(store), *flags]
         code = sweep.run_workers(command, num_workers=min(workers, pending), progress=progress)
     if code == sweep.Stopped.exit_code:
@@ -137,7 +141,7 @@ def _pending(prepared: sweep.Sweep, shard: tuple[int, int]) -> int:
     return sum(int(done[block]) < prepared.store.num_segments for block in range(shard[0], len(done), shard[1]))
 
 
-def _run_here(arguments: dict[str, Any], shard: tuple[int, int], time_budget: float | None, progress: Any) -> int:
+def _run_here(arguments: dict[str, Any], shard: tuple[int, int], limits: dict[str, Any], progress: Any) -> int:
     with contextlib.ExitStack() as stack:
         stop = None
         if threading.current_thread() is threading.main_thread():
@@ -145,7 +149,7 @@ def _run_here(arguments: dict[str, Any], shard: tuple[int, int], time_budget: fl
         result = sweep.run(
             **arguments,
             shard=shard,
-            time_budget=time_budget,
+            **limits,
             stop=stop,
             progress=progress,
             wait_for_locks=sweep.worker_identity() is not None,
@@ -155,9 +159,8 @@ def _run_here(arguments: dict[str, Any], shard: tuple[int, int], time_budget: fl
     return result.exit_code
 
 
-def _worker_flags(shard: tuple[int, int], time_budget: float | None) -> list[str]:
-    flags = [f"{shard[0]}/{shard[1]}"]
-    return flags if time_budget is None else [*flags, str(time_budget)]
+def _worker_flags(shard: tuple[int, int], limits: dict[str, Any]) -> list[str]:
+    return [f"{shard[0]}/{shard[1]}", json.dumps(limits)]
 
 
 def work(store: pathlib.Path, flags: Sequence[str]) -> int:
@@ -165,14 +168,13 @@ def work(store: pathlib.Path, flags: Sequence[str]) -> int:
 
     Args:
         store: the store, made by the parent process.
-        flags: the shard as "k/n", then the time budget if there is one.
+        flags: the shard as "k/n", then the limits of time as JSON.
 
     Returns:
         The exit code.
     """
     k, n = (int(part) for part in flags[0].split("/"))
-    budget = float(flags[1]) if len(flags) > 1 else None
-    return resume_experiment(store, shard=(k, n), workers=0, time_budget=budget, progress=True)
+    return resume_experiment(store, shard=(k, n), workers=0, progress=True, **json.loads(flags[1]))
 
 
 def resume_experiment(store: str | os.PathLike[str], **options: Any) -> int:

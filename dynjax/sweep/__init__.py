@@ -10,6 +10,7 @@ from ._errors import (
     StoreMismatch as StoreMismatch,
     SweepError as SweepError,
 )
+from ._memory import memory_limit as memory_limit
 from ._open import open as open
 from ._program import AbstractProgram as AbstractProgram
 from ._run import RunResult as RunResult, Sweep as Sweep, prepare as prepare, run as run

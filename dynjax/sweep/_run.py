@@ -27,6 +27,7 @@ from ._provenance import changed
 from ._signals import StopRequest, worker_identity
 from ._state import load_state, previous, save_state
 from ._store import Store
+from ._watchdog import Watchdog
 
 _LOCK_POLL_SECONDS = 0.2
 
@@ -145,6 +146,7 @@ def run(
     stop: StopRequest | None = None,
     time_budget: float | None = None,
     wait_for_locks: bool = False,
+    hang_timeout: float | None = None,
     argv: Sequence[str] | None = None,
 ) -> RunResult:
     """Compute every unfinished lane of a shard into a store, resuming whatever is there.
@@ -168,6 +170,8 @@ def run(
         stop: an object with a flag `.requested`, looked at between segments.
         time_budget: seconds after which to stop between segments (monotonic clock).
         wait_for_locks: whether to wait for blocks that other processes hold, and take over those they leave.
+        hang_timeout: seconds for one segment, compilation included, after which the process prints where it stands and ends
+            with exit code 75; never by default.
         argv: command line to be stored; `sys.argv` by default.
 
     Returns:
@@ -191,11 +195,13 @@ def run(
         program, lanes, config, store,
         experiment=experiment, block=block, coords=coords, data_hash=data_hash, argv=argv,
     )  # fmt: skip
-    runner = _Runner(sweep, progress, stop, None if time_budget is None else started + time_budget)
+    watchdog = Watchdog(hang_timeout)
+    runner = _Runner(sweep, progress, stop, None if time_budget is None else started + time_budget, watchdog)
     if made_smaller:
         runner.note(made_smaller)
     try:
-        return runner.run(shard_blocks(sweep.lanes.num_blocks, shard), wait_for_locks)
+        with watchdog:
+            return runner.run(shard_blocks(sweep.lanes.num_blocks, shard), wait_for_locks)
     finally:
         runner.meter.close()
 
@@ -203,9 +209,11 @@ def run(
 class _Runner:
     """One pass of a process over the blocks of its shard."""
 
-    def __init__(self, sweep: Sweep, progress: Any, stop: StopRequest | None, deadline: float | None):
+    def __init__(
+        self, sweep: Sweep, progress: Any, stop: StopRequest | None, deadline: float | None, watchdog: Watchdog
+    ):
         self.sweep, self.store, self.program = sweep, sweep.store, sweep.program
-        self.stop, self.deadline = stop, deadline
+        self.stop, self.deadline, self.watchdog = stop, deadline, watchdog
         self.meter = make_meter(progress)
         self.probed = False
         self.failed: dict[int, str] = {}
@@ -229,6 +237,7 @@ class _Runner:
             if not left or self.reason() or (attempt and not wait):
                 break
             if attempt:
+                self.watchdog.alive("a block that another process holds")
                 (self.stop or StopRequest()).wait(_LOCK_POLL_SECONDS)
         return self.result(blocks, left)
 
@@ -260,6 +269,7 @@ class _Runner:
             if self.reason():
                 self.at = f"block {block}, segment {segment} of {self.store.num_segments}"
                 return False
+            self.watchdog.alive(f"segment {segment} of block {block}")
             last = segment + 1 == self.store.num_segments
             try:
                 state, records, status = self.compute(state, last)

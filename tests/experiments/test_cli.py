@@ -149,6 +149,9 @@ def test_a_configuration_file_gives_the_same_run(whole, tmp_path, capsys):
         (["edge", "--shard", "2/2"], "0 <= k < n"),
         (["edge", "--shard", "half"], "k/n"),
         (["edge", "--workers", "-1"], "workers"),
+        (["edge", "--require", "tpu"], "asks for a tpu, but JAX found"),
+        (["edge", "--require", "abacus"], "abacus"),
+        (["edge", "--hang-timeout", "0"], "hang_timeout"),
         (["edge", "--config", "missing.toml"], "missing.toml"),
         (["report"], "store"),
     ],
@@ -191,9 +194,20 @@ def test_bad_data_files_are_named(tmp_path, capsys, monkeypatch):
     assert run("edge", "--task", good, *small, "--batch-size", 10, "--out", out, "--workers", 0) == 65
 
 
+def test_a_block_that_does_not_fit_is_refused_before_a_store_is_made(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DYNJAX_MEMORY_LIMIT", str(2**16))
+    assert run("edge", *TINY, *RATES, "--block", 2, "--out", tmp_path / "run.zarr", "--workers", 0) == 2
+    printed = capsys.readouterr()
+    assert "`block` must leave room on the device" in printed.err
+    assert "Traceback" not in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_doctor_checks_a_product(capsys):
     assert run("doctor") == 0
     text = capsys.readouterr().out
+    for word in ("memory", "matrix products", "a sweep", "compile cache"):
+        assert word in text
     assert "Hessian product" in text
     assert "good" in text
 

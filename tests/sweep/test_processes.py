@@ -102,6 +102,24 @@ def test_a_signal_ends_the_segment_and_the_run_resumes(tmp_path, number):
     assert sweep.verify(path).ok
 
 
+def test_a_hang_is_reported_and_ends_the_process_and_another_one_goes_on(reference, tmp_path):
+    path = tmp_path / "s.zarr"
+    with child(path, "--stuck", "--hang-timeout", "6") as process:
+        out = process.communicate(timeout=90)[0]
+    assert process.returncode == 75
+    assert "nothing was heard for 6 s from segment 2 of block 0" in out
+    assert "most recent call first" in out
+    assert int(sweep.open(path).steps_done[0]) == 2
+    assert subprocess.run(command(path), capture_output=True, check=False, timeout=120).returncode == 0
+    assert_same(path, reference)
+
+
+def test_a_watchdog_that_hears_something_is_quiet(tmp_path):
+    assert toy.run(tmp_path / "s.zarr", hang_timeout=60.0).status == "done"
+    with pytest.raises(ValueError, match="hang_timeout"):
+        toy.run(tmp_path / "s.zarr", hang_timeout=-1.0)
+
+
 def test_two_writers_on_one_store_lose_nothing_and_both_succeed(reference, tmp_path):
     path = tmp_path / "s.zarr"
     with child(path, "--pause", "0.01") as one, child(path, "--pause", "0.01") as two:

@@ -83,6 +83,18 @@ class Descent(sweep.AbstractProgram):
         }
 
 
+class Stuck(Descent):
+    """Never comes back from its third segment."""
+
+    def segment(self, state: Any) -> Any:
+        def wait(n: Any) -> Any:
+            time.sleep(3600 if n >= 2 * self.slice_steps else 0)
+            return np.asarray(n)
+
+        n = jax.pure_callback(wait, jax.ShapeDtypeStruct((), jnp.int32), state["n"], vmap_method="sequential")
+        return super().segment({**state, "n": n})
+
+
 def lanes(rates: Any = LEARNING_RATES) -> dict[str, np.ndarray]:
     return {"learning_rate": np.asarray(rates), "seed": np.arange(len(rates)) % 3}
 
@@ -103,6 +115,8 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--shard", default="0/1")
     parser.add_argument("--wait", action="store_true")
+    parser.add_argument("--stuck", action="store_true")
+    parser.add_argument("--hang-timeout", type=float)
     options = parser.parse_args()
     k, n = options.shard.split("/")
     show = sweep._progress.make_meter(True)
@@ -113,7 +127,15 @@ def main() -> int:
         time.sleep(options.pause if event["event"] == "segment" else 0)
 
     with sweep.stop_on_signals() as stop:
-        result = run(options.store, shard=(int(k), int(n)), stop=stop, wait_for_locks=options.wait, progress=progress)
+        result = run(
+            options.store,
+            program=Stuck() if options.stuck else None,
+            shard=(int(k), int(n)),
+            stop=stop,
+            wait_for_locks=options.wait,
+            hang_timeout=options.hang_timeout,
+            progress=progress,
+        )
     print(result, flush=True)
     return result.exit_code
 

@@ -4,6 +4,7 @@ import pytest
 from sgd_problems import at_zero, factors, product, random_jacobian, tanh_network
 
 from dynjax.linalg import eigsh
+from dynjax.training import _mean_square
 from dynjax.training._mean_square import mean_square_rate, mean_square_threshold, second_moment_operator
 from dynjax.training._normal_space import normal_space
 
@@ -36,6 +37,15 @@ def test_the_rate_is_the_spectral_radius(case):
     np.testing.assert_allclose(found.rate, expected, rtol=0, atol=1e-12)
     assert jnp.all(found.converged)
     assert jnp.all(found.residual < 1e-12)
+
+
+def test_rates_in_lock_step_are_the_rates_one_by_one(x64):
+    """What accelerators do, with a last batch that is not full."""
+    space = normal_space(*at_zero(random_jacobian(12, 40)))
+    rates = mean_square_threshold(space, 1).value * jnp.linspace(0.05, 1.5, 7)
+    alone, together = (_mean_square._rates(space, rates, jnp.asarray(1), at_once) for at_once in (1, 3))
+    np.testing.assert_allclose(together.rate, alone.rate, rtol=0, atol=1e-13)
+    assert jnp.all(together.converged)
 
 
 def test_the_second_moment_is_constant_at_the_threshold(case):
