@@ -1,5 +1,6 @@
 """The README's examples run, in order, in one namespace; its two command lines are complete."""
 
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -45,3 +46,12 @@ def test_the_command_lines_of_the_examples_parse(line, monkeypatch):
 def test_every_linked_file_exists():
     for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_table_of_ratios_is_that_of_the_results():
+    """Remade by `benchmarks/run.py --table`."""
+    script = ROOT / "benchmarks" / "run.py"
+    specification = importlib.util.spec_from_file_location("run_benchmarks", script)
+    run = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(run)
+    assert run.replaced(README) == README

@@ -14,3 +14,4 @@ from ._losses import mean_loss as mean_loss
 from ._operator import AbstractCurvature as AbstractCurvature
 from ._preconditioned import Preconditioned as Preconditioned, preconditioned as preconditioned
 from ._sharpness import Sharpness as Sharpness, sharpness as sharpness
+from ._streamed import Streamed as Streamed, streamed as streamed, streamed_eigsh as streamed_eigsh
