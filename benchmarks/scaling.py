@@ -3,7 +3,7 @@
     python benchmarks/scaling.py
 
 The samples are spread over the processes (`dj.distributed`), the parameters are copied. "Bytes" are those of the sums over the
-processes in the compiled product: one number for each parameter and process, whatever the number of samples. Strong scaling:
+processes in the compiled product: between one and two numbers for each parameter, whatever the number of samples. Strong scaling:
 the same samples over more processes.
 """
 
