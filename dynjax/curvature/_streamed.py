@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._core import Raveler, Status, check_count, check_positive, check_that, found, tree_scale
+from .._core import Raveler, Status, check_count, check_positive, check_that, found, tree_random, tree_scale
 from ..linalg import EigenResult
 from ._chunks import num_samples
 from ._operator import AbstractCurvature
@@ -67,7 +67,7 @@ class Streamed:
                 a dropped rest, augmentation, an iterator that is used up), or the same samples and another product
                 (dropout, random numbers that are no argument).
         """
-        vector = _random(self._structure, jax.random.key(0) if key is None else key)
+        vector = tree_random(jax.random.key(0) if key is None else key, self._structure)
         first, second = self._one_pass(vector, digests=True), self._one_pass(vector, digests=True)
         raveler = Raveler(self._structure)
         one, two = (np.asarray(raveler.ravel(each.product), np.float64) for each in (first, second))
@@ -200,7 +200,7 @@ def streamed_eigsh(
         return np.asarray(raveler.ravel(operator.mv(vector)), np.float64)
 
     sign = 1.0 if which == "largest" else -1.0
-    start = np.asarray(raveler.ravel(_random(operator.in_structure(), key)), np.float64)
+    start = np.asarray(raveler.ravel(tree_random(key, operator.in_structure())), np.float64)
     vectors, scale, spent = _lanczos(lambda v: sign * apply(v), start, k, tol, max_products)
     vectors = vectors if sign > 0 else vectors[::-1]
     products = np.array([apply(v) for v in vectors])
@@ -294,10 +294,3 @@ def _cause(first: _Pass, second: _Pass) -> str:
     return (
         "They read other numbers: the loader shuffles and drops the rest, or changes samples at random (augmentation)."
     )
-
-
-def _random(structure: PyTree[jax.ShapeDtypeStruct], key: PRNGKeyArray) -> PyTree[Array]:
-    leaves, treedef = jax.tree_util.tree_flatten(structure)
-    keys = jax.random.split(key, len(leaves))
-    draws = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree_util.tree_unflatten(treedef, draws)

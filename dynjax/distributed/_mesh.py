@@ -5,11 +5,12 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import PyTree
 
-from .._core import check_that, found
+from .._core import check_that, found, is_concrete
 
 _AXIS = "samples"
 
@@ -73,22 +74,22 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree_util.tree_map(lambda leaf: _put(leaf, sharding) if _is_array(leaf) else leaf, tree)
 
 
-def local_copy(leaf: Any) -> np.ndarray:
-    """The values of an array on this host, collected from all processes where they are spread."""
+def on_host(leaf: Any) -> Any:
+    """The values of an array on this host, collected from all processes where they are spread; other leaves as they are."""
+    if not isinstance(leaf, jax.Array):
+        return leaf
     if _is_key(leaf):
-        leaf = jax.random.key_data(leaf)
-    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-        from jax.experimental import multihost_utils
+        return jax.random.wrap_key_data(jnp.asarray(on_host(jax.random.key_data(leaf))), impl=jax.random.key_impl(leaf))
+    if is_concrete(leaf):
+        return np.asarray(leaf)
+    from jax.experimental import multihost_utils
 
-        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-    return np.asarray(leaf)
+    return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
 
 def placed_like(values: Any, like: Any) -> Any:
     """An array with these values, on the devices of another."""
-    if not isinstance(like, jax.Array):
-        return values
-    return _put(values, like.sharding)
+    return _put(values, like.sharding) if isinstance(like, jax.Array) else values
 
 
 def _put(leaf: Any, sharding: Sharding) -> jax.Array:

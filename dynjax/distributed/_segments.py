@@ -3,15 +3,13 @@
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .._core import check_count, check_that, found
-from ..sweep import StoreDamaged, load_state, save_state
-from ._mesh import local_copy, placed_like
+from ..sweep import StoreDamaged, load_newest, save_state
+from ._mesh import on_host, placed_like
 
 
 def run_segments(
@@ -56,7 +54,7 @@ def run_segments(
     done, state = _restored(path, state)
     for n in range(done, num_segments):
         state = jax.block_until_ready(segment(state))
-        values = jax.tree_util.tree_map(_on_host, state)
+        values = jax.tree_util.tree_map(on_host, state)
         if jax.process_index() == 0:
             save_state(path, values, {"segments_done": n + 1})
         _together(f"dynjax segment {n}")
@@ -67,26 +65,12 @@ def run_segments(
 
 def _restored(path: pathlib.Path, state: PyTree) -> tuple[int, PyTree]:
     """The newest state that can be read, in the places of `state`; `state` itself where there is none."""
-    complaints: list[StoreDamaged] = []
-    for file in (path, path.with_name(f"{path.stem}.prev.npz")):
-        if not file.exists():
-            continue
-        try:
-            values, meta = load_state(file, state, {})
-        except StoreDamaged as error:
-            complaints.append(error)
-            continue
+    values, meta, complaints = load_newest(path, state, {})
+    if meta is not None:
         return int(meta["segments_done"]), jax.tree_util.tree_map(placed_like, values, state)
     if complaints:
-        raise complaints[0]
+        raise StoreDamaged(complaints[0])
     return 0, state
-
-
-def _on_host(leaf: Any) -> Any:
-    values = local_copy(leaf)
-    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jnp.asarray(values), impl=jax.random.key_impl(leaf))
-    return jnp.asarray(values) if isinstance(leaf, jax.Array) else leaf
 
 
 def _together(name: str) -> None:

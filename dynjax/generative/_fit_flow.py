@@ -102,7 +102,7 @@ def _train(
     optimizer: optax.GradientTransformation | None,
 ) -> FittedFlow:
     if optimizer is None:
-        optimizer = optax.adam(lambda n: learning_rate * (1 + jnp.cos(jnp.pi * n / num_steps)) / 2)
+        optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
     params, rest = eqx.partition(field, _trained(field))
 
     def step(carry: tuple[Any, Any], n: Array) -> tuple[tuple[Any, Any], Array]:

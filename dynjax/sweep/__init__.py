@@ -19,7 +19,7 @@ from ._signals import (
     stop_on_signals as stop_on_signals,
     worker_identity as worker_identity,
 )
-from ._state import load_state as load_state, save_state as save_state
+from ._state import load_newest as load_newest, load_state as load_state, save_state as save_state
 from ._store import Store as Store
 from ._verify import VerifyReport as VerifyReport, reset_blocks as reset_blocks, verify as verify
 from ._workers import run_workers as run_workers, usable_cores as usable_cores

@@ -1,8 +1,7 @@
 """Will a block fit into the memory of the device? Asked of the compiler before anything is computed or stored."""
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ._errors import BlockTooLarge
-from ._lanes import Lanes, make_lanes
+from ._lanes import Lanes
 from ._program import AbstractProgram, final_block, init_block, segment_block
 from ._signals import worker_identity
 
@@ -20,56 +19,46 @@ _SMALL = 0.1  # below this part of the memory a segment is not the reason to loo
 _GIB = 2**30
 
 
-def fitting_lanes(
-    program: AbstractProgram, lanes: Mapping[str, Any], coords: Mapping[str, Any] | None, block: int | None
-) -> tuple[Lanes, str]:
-    """The lanes in blocks that fit into memory: blocks of the size asked for, or smaller ones where nobody asked.
+class Shortage(NamedTuple):
+    """A block needs more memory than may be used."""
 
-    The program is compiled for a block; the sweep then finds it compiled.
+    block: int
+    needed: int
+    limit: int
 
-    Returns:
-        (lanes, note): the note says what was changed, and is empty otherwise.
+    @property
+    def allowed(self) -> float:
+        """Bytes that may be used."""
+        return (1 - HEAD_ROOM) * self.limit
 
-    Raises:
-        BlockTooLarge: if a block of the size asked for, or a single lane, needs more than is there.
-    """
-    cut = make_lanes(lanes, coords, block)
+    @property
+    def fitting(self) -> int:
+        """The largest power of two whose block fits, as memory grows in proportion to the lanes; 0 if there is none."""
+        lanes = int(self.block * self.allowed / self.needed)
+        return 2 ** (lanes.bit_length() - 1) if lanes else 0
+
+    def __str__(self) -> str:
+        return (
+            f"Blocks of {self.fitting} lanes: {self.block} need about {_size(self.needed)}, and {_size(self.allowed)} may be "
+            "used."
+        )
+
+    def error(self) -> BlockTooLarge:
+        """What to raise, with a block size that fits."""
+        advice = f"choose at most {self.fitting}, in a new store" if self.fitting else "not even one lane fits"
+        return BlockTooLarge(
+            f"Argument `block` must leave room on the device, but {self.block} lanes need about {_size(self.needed)} of "
+            f"{_size(self.limit)}, of which {_size(self.allowed)} may be used; {advice}."
+        )
+
+
+def shortage(program: AbstractProgram, lanes: Lanes) -> Shortage | None:
+    """What is missing for a block, or None if it fits or nobody knows. The sweep then finds its program compiled."""
     limit = memory_limit()
     if limit is None:
-        return cut, ""
-    needed = _needed(program, cut.padded(0))
-    allowed = (1 - HEAD_ROOM) * limit
-    if needed <= allowed:
-        return cut, ""
-    fitting = _largest(needed, cut.block, allowed)
-    if block is not None or not fitting:
-        raise too_large(cut.block, needed, limit)
-    text = f"Blocks of {fitting} lanes: {cut.block} need about {_size(needed)}, and {_size(allowed)} may be used."
-    return make_lanes(lanes, coords, fitting), text
-
-
-def check_fits(program: AbstractProgram, state: PyTree, block: int) -> None:
-    """Compile a segment for a state, and raise if the device has too little memory for it.
-
-    Raises:
-        BlockTooLarge: naming what is needed, what there is, and a block that fits.
-    """
-    limit = memory_limit()
-    if limit is not None:
-        needed = block_bytes(program, state, limit)
-        if needed > (1 - HEAD_ROOM) * limit:
-            raise too_large(block, needed, limit)
-
-
-def too_large(block: int, needed: int, limit: int) -> BlockTooLarge:
-    """The error, with a block size that fits."""
-    allowed = (1 - HEAD_ROOM) * limit
-    fitting = _largest(needed, block, allowed)
-    advice = f"choose at most {fitting}, in a new store" if fitting else "not even one lane fits"
-    return BlockTooLarge(
-        f"Argument `block` must leave room on the device, but {block} lanes need about {_size(needed)} of {_size(limit)}, of "
-        f"which {_size(allowed)} may be used; {advice}."
-    )
+        return None
+    found = Shortage(lanes.block, block_bytes(program, lanes.padded(0), limit), limit)
+    return found if found.needed > found.allowed else None
 
 
 def memory_limit() -> int | None:
@@ -90,16 +79,11 @@ def memory_limit() -> int | None:
     return None if available is None else available // (worker_identity() or (0, 1))[1]
 
 
-def block_bytes(program: AbstractProgram, state: PyTree, limit: int) -> int:
+def block_bytes(program: AbstractProgram, lanes: dict[str, Array], limit: int) -> int:
     """Bytes that a segment of a block takes while it runs, by the compiler's own account, and the final records if larger."""
+    state = _blank_state(program, lanes)
     needed = _bytes_of(segment_block, program, state)
     return max(needed, _bytes_of(final_block, program, state)) if needed > _SMALL * limit else needed
-
-
-def _needed(program: AbstractProgram, lanes: dict[str, Array]) -> int:
-    limit = memory_limit()
-    assert limit is not None
-    return block_bytes(program, _blank_state(program, lanes), limit)
 
 
 @eqx.filter_jit
@@ -116,12 +100,6 @@ def _bytes_of(function: Any, program: AbstractProgram, state: PyTree) -> int:
         return 0
     parts = (found.temp_size_in_bytes, found.argument_size_in_bytes, found.output_size_in_bytes)
     return int(sum(parts) - found.alias_size_in_bytes)
-
-
-def _largest(needed: int, block: int, allowed: float) -> int:
-    """The largest power of two whose block fits, as memory grows in proportion to the lanes; 0 if there is none."""
-    fitting = int(block * allowed / needed)
-    return 2 ** (fitting.bit_length() - 1) if fitting else 0
 
 
 def _size(number: float) -> str:

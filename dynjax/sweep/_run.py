@@ -19,13 +19,13 @@ from ._errors import DONE, LANE_FAILED, STOPPED, LaneError, Stopped, StoreDamage
 from ._lanes import Lanes, make_lanes, shard_blocks
 from ._layout import FINAL, Variable
 from ._lock import block_lock
-from ._memory import check_fits, fitting_lanes
+from ._memory import shortage
 from ._metadata import read_attributes
 from ._program import AbstractProgram, Shapes, alive, final_block, init_block, segment_block, shapes_of
 from ._progress import Event, make_meter, segment_event
 from ._provenance import changed
 from ._signals import StopRequest, worker_identity
-from ._state import load_state, previous, save_state
+from ._state import load_newest, save_state
 from ._store import Store
 from ._watchdog import Watchdog
 
@@ -87,6 +87,7 @@ class Sweep(eqx.Module):
     shapes: Shapes
     store: Store
     notes: tuple[str, ...]
+    probed: bool
 
 
 def prepare(
@@ -115,20 +116,48 @@ def prepare(
         StoreDamaged: if the store that is there cannot be read.
         StorageFailed: if the file system refuses or has too little space.
     """
+    return _prepared(
+        program, lanes, config, store,
+        experiment=experiment, block=block, coords=coords, data_hash=data_hash, argv=argv, probe=False,
+    )  # fmt: skip
+
+
+def _prepared(
+    program: AbstractProgram,
+    lanes: Mapping[str, Any],
+    config: Any,
+    store: "str | os.PathLike[str]",
+    *,
+    experiment: str,
+    block: int | None,
+    coords: Mapping[str, Any] | None,
+    data_hash: str,
+    argv: Sequence[str] | None,
+    probe: bool,
+) -> Sweep:
+    """`prepare`; with `probe` a new store is made only if its blocks fit into memory, of a size that fits if nobody chose."""
     path = pathlib.Path(store)
-    if block is None and path.exists():
+    fresh, made_smaller = not path.exists(), ""
+    if block is None and not fresh:
         block = read_attributes(path)["block"]
     cut = make_lanes(lanes, coords, block)
     shapes = shapes_of(program, cut.padded(0))
+    missing = shortage(program, cut) if probe and fresh else None
+    if missing is not None:
+        if block is not None or not missing.fitting:
+            raise missing.error()
+        made_smaller = str(missing)
+        cut = make_lanes(lanes, coords, missing.fitting)
+        shapes = shapes_of(program, cut.padded(0))
     identity = identity_of(program, shapes, cut, config, experiment, data_hash)
     arrays = {**cut.numeric, **cut.labels, **program.coords()}
-    if not path.exists():
+    if fresh:
         records = sum(Variable(**row).num_bytes for row in identity["layout"])
         check_free_space(path, records + 2 * shapes.state_bytes * cut.num_blocks)
     opened = create_or_open(path, identity, arrays, argv)
     check_free_space(path, opened.remaining_bytes(shapes.state_bytes))
-    notes = tuple(changed(opened.attributes))
-    return Sweep(program, cut, shapes, opened, notes)
+    notes = (*([made_smaller] if made_smaller else []), *changed(opened.attributes))
+    return Sweep(program, cut, shapes, opened, notes, probed=probe and fresh)
 
 
 def run(
@@ -186,19 +215,12 @@ def run(
         StorageFailed: if a write fails; finished segments are intact.
     """
     started = time.monotonic()
-    made_smaller = ""
-    if not pathlib.Path(store).exists():
-        shapes_of(program, make_lanes(lanes, coords, block).padded(0))  # raises with the right sentence
-        fitting, made_smaller = fitting_lanes(program, lanes, coords, block)
-        block = fitting.block
-    sweep = prepare(
+    sweep = _prepared(
         program, lanes, config, store,
-        experiment=experiment, block=block, coords=coords, data_hash=data_hash, argv=argv,
+        experiment=experiment, block=block, coords=coords, data_hash=data_hash, argv=argv, probe=True,
     )  # fmt: skip
     watchdog = Watchdog(hang_timeout)
     runner = _Runner(sweep, progress, stop, None if time_budget is None else started + time_budget, watchdog)
-    if made_smaller:
-        runner.note(made_smaller)
     try:
         with watchdog:
             return runner.run(shard_blocks(sweep.lanes.num_blocks, shard), wait_for_locks)
@@ -215,7 +237,7 @@ class _Runner:
         self.sweep, self.store, self.program = sweep, sweep.store, sweep.program
         self.stop, self.deadline, self.watchdog = stop, deadline, watchdog
         self.meter = make_meter(progress)
-        self.probed = False
+        self.probed = sweep.probed
         self.failed: dict[int, str] = {}
         self.notes: list[str] = []
         self.at = ""
@@ -256,15 +278,13 @@ class _Runner:
         """Bring a locked block to its end; False if stopped on the way. Failure of the computation ends it too."""
         if self.store.steps_done(block) == self.store.num_segments:  # another process was here since
             return True
+        self.probe()
         start, state = self.restore(block)
         try:
             state = init_block(self.program, self.sweep.lanes.padded(block)) if state is None else state
         except Exception as error:
             self.fail(block, error)
             return True
-        if not self.probed:
-            check_fits(self.program, state, self.store.block)
-            self.probed = True
         for segment in range(start, self.store.num_segments):
             if self.reason():
                 self.at = f"block {block}, segment {segment} of {self.store.num_segments}"
@@ -278,6 +298,13 @@ class _Runner:
                 return True
             self.keep(block, segment, state, records, status)
         return True
+
+    def probe(self) -> None:
+        """Ask once whether the blocks of a store that was there fit here, before a state takes part of the memory."""
+        missing = None if self.probed else shortage(self.program, self.sweep.lanes)
+        self.probed = True
+        if missing is not None:
+            raise missing.error()
 
     def compute(self, state: PyTree, last: bool) -> tuple[PyTree, dict[str, np.ndarray], np.ndarray]:
         """One segment of a block, on the host when it returns."""
@@ -305,24 +332,23 @@ class _Runner:
 
     def restore(self, block: int) -> tuple[int, PyTree | None]:
         """(segments done, state) of the newest state that can be trusted, or (0, None)."""
-        steps, newest = self.store.steps_done(block), self.store.state_file(block)
-        complaints = []
-        for file in (newest, previous(newest)):
-            if not file.exists() and not steps:
-                continue
-            try:
-                state, meta = load_state(file, self.sweep.shapes.state, {**self.expected, "block": block})
-                if not 0 < meta["segments_done"] <= min(steps + 1, self.store.num_segments):
-                    raise StoreDamaged(f"State {file} is ahead of the records.")
-            except StoreDamaged as error:
-                complaints.append(str(error))
-                continue
-            if complaints:
-                self.note(f"Block {block}: {' '.join(complaints)} Going on from the state before it.")
-            return self.settle(block, meta["segments_done"], steps), state
+        steps = self.store.steps_done(block)
+
+        def check(file: pathlib.Path, meta: dict[str, Any]) -> None:
+            if not 0 < meta["segments_done"] <= min(steps + 1, self.store.num_segments):
+                raise StoreDamaged(f"State {file} is ahead of the records.")
+
+        state, meta, complaints = load_newest(
+            self.store.state_file(block),
+            self.sweep.shapes.state,
+            {**self.expected, "block": block},
+            required=steps > 0,
+            check=check,
+        )
         if complaints:
-            self.note(f"Block {block}: {' '.join(complaints)} The block starts again.")
-        return 0, None
+            then = "The block starts again." if meta is None else "Going on from the state before it."
+            self.note(f"Block {block}: {' '.join(complaints)} {then}")
+        return (0, None) if meta is None else (self.settle(block, meta["segments_done"], steps), state)
 
     def settle(self, block: int, segments: int, steps: int) -> int:
         """Raise the counter if the process died between state and counter: the records are older than the state."""

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -79,6 +80,41 @@ def load_state(path: pathlib.Path, template: PyTree, expected: dict[str, Any]) -
     except Exception as error:  # a damaged archive raises almost anything, and all of it means the same
         raise StoreDamaged(f"State {path} cannot be used: {error}.") from error
     return _fill(template, decoded), meta
+
+
+def load_newest(
+    path: pathlib.Path,
+    template: PyTree,
+    expected: dict[str, Any],
+    *,
+    required: bool = False,
+    check: Callable[[pathlib.Path, dict[str, Any]], None] | None = None,
+) -> tuple[PyTree, dict[str, Any] | None, list[str]]:
+    """The newest of the two kept states that can be trusted.
+
+    Args:
+        path: as for `save_state`.
+        template: as for `load_state`.
+        expected: likewise.
+        required: whether a file that is missing is a complaint, too.
+        check: `check(file, metadata)`, raises `StoreDamaged` for a state that is not to be used.
+
+    Returns:
+        (state, metadata, complaints): None for the first two if there is none, and a sentence for each file passed over.
+    """
+    complaints = []
+    for file in (path, previous(path)):
+        if not file.exists() and not required:
+            continue
+        try:
+            state, meta = load_state(file, template, expected)
+            if check is not None:
+                check(file, meta)
+        except StoreDamaged as error:
+            complaints.append(str(error))
+            continue
+        return state, meta, complaints
+    return None, None, complaints
 
 
 def previous(path: pathlib.Path) -> pathlib.Path:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ... import report
 from .._provenance import add_provenance
+from .._report_parts import add_figure_section
 from ._figures import energy_figure, growth_figure, space_time_figure, staircase_figure
 from ._lane import read_lane
 from ._summary import COLUMNS, VERDICTS, Cell, summarise, table_rows
@@ -103,12 +104,11 @@ def _staircase_section(page: Any, dataset: Any, config: dict[str, Any]) -> None:
 
 
 def _picture_section(page: Any, dataset: Any) -> None:
-    figure = space_time_figure(dataset)
-    if figure is None:
-        return
-    page.section("Tokens in space and time", "Every line is a token, coloured by where it started.")
-    page.figure(
-        figure,
+    add_figure_section(
+        page,
+        space_time_figure(dataset),
+        "Tokens in space and time",
+        "Every line is a token, coloured by where it started.",
         "Angles against time, which is logarithmic. Dashed: when the first clusters were tight. Lines that leave below come "
         "back above.",
         alt="Angles of tokens against time: they gather in a few bundles, which later merge two by two.",
@@ -116,32 +116,28 @@ def _picture_section(page: Any, dataset: Any) -> None:
 
 
 def _energy_section(page: Any, dataset: Any, config: dict[str, Any]) -> None:
-    figure = energy_figure(dataset)
-    if figure is None:
-        return
     noise = " (without noise)" if config["noise"] else ""
-    page.section(
-        "Energy",
-        f"The energy mean_ij exp(β⟨x_i, x_j⟩) / 2β never falls along self-attention{noise}: it rests on plateaus, and climbs "
-        "at mergers.",
-    )
     caption = "Energy over that of a single cluster, and the number of clusters once they are tight; the first seed."
     if config["dimension"] == 2:
         caption += " Dashed: the energy of equal clusters at equal distances, as many as on the first plateau."
-    page.figure(figure, caption, alt="Energies against time in steps, and numbers of clusters.")
+    add_figure_section(
+        page,
+        energy_figure(dataset),
+        "Energy",
+        f"The energy mean_ij exp(β⟨x_i, x_j⟩) / 2β never falls along self-attention{noise}: it rests on plateaus, and climbs "
+        "at mergers.",
+        caption,
+        alt="Energies against time in steps, and numbers of clusters.",
+    )
 
 
 def _growth_section(page: Any, dataset: Any, config: dict[str, Any]) -> None:
-    figure = growth_figure(dataset)
-    if figure is None:
-        return
-    page.section(
+    add_figure_section(
+        page,
+        growth_figure(dataset),
         "The growth of modes",
         f"From a lattice of tokens, displaced by {config['perturbation']:g}, every mode grows on its own until products of "
         "others matter. Rates are fitted up to there.",
-    )
-    page.figure(
-        figure,
         "Left: moduli of the fastest modes of one run, with the predicted exponentials (dotted). Right: fitted rates of all "
         "runs (dots) and the predicted ones (lines).",
         alt="Fourier modes growing exponentially in time, and their rates against the prediction.",

@@ -10,11 +10,12 @@ import optax
 from jaxtyping import Array, Bool, Float, Int8, PyTree
 
 from ... import data
-from ..._core import Status, tree_all_finite
+from ..._core import Status
 from ...networks import orthogonal
 from ...propagation import gradient_norms, layer_exponents
 from ...sweep import AbstractProgram
 from ...systems import LayerMap
+from .._standing import advanced
 from .._tasks import ACTIVATIONS
 from ._config import Config
 from ._network import CLIP, Layers, Parameters, lifted, outputs, spirals
@@ -136,14 +137,10 @@ class DepthProgram(AbstractProgram):
         """One step; a lane that is not finite any more stands still."""
         (loss, _), slope = jax.value_and_grad(self._loss, has_aux=True)(state.parameters, state)
         updates, optimizer = self._adam().update(slope, state.optimizer)
-        running = state.status == int(Status.RUNNING)
-        alive = running & tree_all_finite((loss, slope))
-        parameters, optimizer = jax.tree_util.tree_map(
-            lambda new, old: jnp.where(alive, new, old),
-            (optax.apply_updates(state.parameters, updates), optimizer),
-            (state.parameters, state.optimizer),
+        new = (optax.apply_updates(state.parameters, updates), optimizer)
+        (parameters, optimizer), status = advanced(
+            state.status, (loss, slope), new, (state.parameters, state.optimizer)
         )
-        status = jnp.where(running & ~alive, int(Status.NONFINITE), state.status).astype(jnp.int8)
         return state._replace(parameters=parameters, optimizer=optimizer, status=status)
 
     def _adam(self) -> optax.GradientTransformation:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ... import report
 from .._provenance import add_provenance
+from .._report_parts import add_figure_section
 from ._figures import exponent_figure, gradient_figure, trainability_figure, training_figure
 from ._prediction import critical_variance
 from ._summary import COLUMNS, TRAINED, VERDICTS, Cell, summarise, table_rows
@@ -70,18 +71,14 @@ def _headline(config: dict[str, Any], cells: list[Cell]) -> list[tuple[str, str,
 
 
 def _exponent_section(page: Any, dataset: Any, config: dict[str, Any]) -> None:
-    figure = exponent_figure(dataset)
-    if figure is None:
-        return
-    page.section(
+    add_figure_section(
+        page,
+        exponent_figure(dataset),
         "The edge",
         "The first Lyapunov exponent of the layer-to-layer maps is the rate at which a small perturbation of a hidden state "
         "grows with depth. In an infinitely wide random network it is (1/2) log χ₁, χ₁ = σ_w² E φ'(√q z)², where q is the "
         "variance that signals settle at (Schoenholz, Gilmer, Ganguli and Sohl-Dickstein, arXiv:1611.01232, 2017). Finite "
         "networks lie below it by an amount of order 1 / width.",
-    )
-    page.figure(
-        figure,
         f"The first exponent before training, from the second half of {max(config['depths'])} layers, means over "
         f"{config['num_seeds']} networks, and the curve of infinitely wide ones.",
         alt="Exponents over the weight variance, rising through zero near the edge of chaos.",
@@ -89,16 +86,12 @@ def _exponent_section(page: Any, dataset: Any, config: dict[str, Any]) -> None:
 
 
 def _gradient_section(page: Any, dataset: Any) -> None:
-    figure = gradient_figure(dataset)
-    if figure is None:
-        return
-    page.section(
+    add_figure_section(
+        page,
+        gradient_figure(dataset),
         "Gradients, layer by layer",
         "Backpropagation runs through the same derivatives, transposed and in reverse order: a gradient in a random direction "
         "at the top changes on its way back at the rate of the first exponent.",
-    )
-    page.figure(
-        figure,
         "Norms of the gradient with respect to the hidden states over that at the top, mean logarithms over probes and seeds. "
         "Dashed: the predicted slopes (exact at this width where that is known). Right: the same networks after training.",
         alt="Norms of gradients over the layers as straight lines, before training, and after it.",
@@ -106,17 +99,13 @@ def _gradient_section(page: Any, dataset: Any) -> None:
 
 
 def _trainability_section(page: Any, dataset: Any, config: dict[str, Any]) -> None:
-    figure = trainability_figure(dataset)
-    if figure is None:
-        return
-    page.section(
+    add_figure_section(
+        page,
+        trainability_figure(dataset),
         "Depths that can be trained",
         f"Each network gets {config['num_steps']} steps of Adam at the rate {config['learning_rate']:g} to tell two spirals "
         "apart. What a network cannot tell apart at its top it cannot learn: correlations between inputs approach their fixed "
         "point like exp(-l / ξ). Schoenholz et al. found networks to train up to some 6 ξ.",
-    )
-    page.figure(
-        figure,
         "Median accuracy over the seeds; 0.5 is chance. Lines: the correlation depth ξ of infinitely wide networks, and six "
         "times that.",
         alt="Accuracy over weight variance and depth: deep networks train near the edge of chaos alone.",
@@ -124,16 +113,12 @@ def _trainability_section(page: Any, dataset: Any, config: dict[str, Any]) -> No
 
 
 def _training_section(page: Any, dataset: Any, config: dict[str, Any]) -> None:
-    figure = training_figure(dataset)
-    if figure is None:
-        return
-    page.section(
+    add_figure_section(
+        page,
+        training_figure(dataset),
         "What training does to exponents",
         "A network that has learnt to sort inputs into two classes has made them alike within each class: its exponents have "
         "fallen, and gradients of trained networks are smaller below than above.",
-    )
-    page.figure(
-        figure,
         f"Left: every network as a point, coloured by its accuracy. Right: losses of networks with {max(config['depths'])} "
         "layers, medians over the seeds; dashed: log 2, that of a network that does not see its input.",
         alt="Exponents after training against those before, and losses over the steps.",

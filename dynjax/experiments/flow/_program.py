@@ -1,6 +1,5 @@
 """One lane as a pure program: a flow is trained, tested against the exact field all the way, and sampled from."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -11,7 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Int8, PRNGKeyArray, PyTree
 
 from ... import data
-from ..._core import Status, tree_all_finite
+from ..._core import Status
 from ...generative import (
     GaussianMixture,
     MixtureField,
@@ -24,6 +23,7 @@ from ...generative import (
     stiffness,
 )
 from ...sweep import AbstractProgram
+from .._standing import advanced
 from ._config import KINDS, NUM_INTERVALS, Config
 from ._target import exact_fields, mixture
 
@@ -62,7 +62,7 @@ class FlowProgram(AbstractProgram):
     """Runs of generative flows, as `dynjax.sweep` runs them over blocks of lanes.
 
     Both kinds train the same network on the same states; what they compare its output with differs by numbers only. So one
-    compiled program serves both, and computes nothing twice.
+    compiled program serves both and trains each once; only what is looked at in the end is computed for both.
 
     Args:
         config: the configuration.
@@ -167,14 +167,20 @@ class FlowProgram(AbstractProgram):
     def _velocity(self, key: PRNGKeyArray) -> VelocityField:
         return VelocityField(2, hidden=self._hidden(), key=key, dtype=self.law.means.dtype)
 
+    def _network(self, parameters: PyTree) -> Any:
+        """The network with these parameters; all else of it depends on the configuration alone."""
+        return eqx.combine(parameters, self._velocity(jax.random.key(0)).network)
+
     def _fields(self, parameters: PyTree) -> tuple[VelocityField, ScoreField]:
         """The parameters as the network of a velocity and as that of a score."""
         key = jax.random.key(0)
-        blank = self._velocity(key)
-        network = eqx.combine(parameters, blank.network)
         score = ScoreField(2, hidden=self._hidden(), key=key, dtype=self.law.means.dtype)
-        put = lambda field: eqx.tree_at(lambda f: f.network, field, network)
-        return put(blank), put(score)
+        put = lambda field: eqx.tree_at(lambda f: f.network, field, self._network(parameters))
+        return put(self._velocity(key)), put(score)
+
+    def _outputs(self, parameters: PyTree, draws: Draw) -> Float[Array, "n 2"]:
+        """What the loss compares with the targets."""
+        return draws.scale[:, None] * jax.vmap(self._network(parameters))(draws.s, draws.x)
 
     def _hidden(self) -> tuple[int, ...]:
         return (self.config.width,) * self.config.num_layers
@@ -196,7 +202,7 @@ class FlowProgram(AbstractProgram):
         point_key, draw_key = jax.random.split(jax.random.fold_in(state.key, 1))
         draws = self.draws(state.diffusion, self.law.sample(self.config.num_tests, point_key), draw_key)
         best = jax.vmap(self._exact_output, (None, 0, 0))(state.diffusion, draws.s, draws.x)
-        mine = draws.scale[:, None] * jax.vmap(self._fields(state.network)[0].network)(draws.s, draws.x)
+        mine = self._outputs(state.network, draws)
         square = lambda v: jnp.mean(v**2, -1)
         above = square(mine - draws.target) - square(best - draws.target)
         return {
@@ -213,9 +219,7 @@ class FlowProgram(AbstractProgram):
         return jnp.where(diffusion, b * (preserving.score(s, x) + x), straight(s, x))
 
     def _loss(self, parameters: PyTree, draws: Draw) -> Array:
-        network = self._fields(parameters)[0].network
-        residuals = draws.scale[:, None] * jax.vmap(network)(draws.s, draws.x) - draws.target
-        return jnp.mean(residuals**2)
+        return jnp.mean((self._outputs(parameters, draws) - draws.target) ** 2)
 
     def _step(self, state: LaneState) -> tuple[LaneState, Array]:
         """One step; a lane that is not finite any more stands still."""
@@ -223,19 +227,13 @@ class FlowProgram(AbstractProgram):
         draws = self.draws(state.diffusion, self.law.sample(self.config.batch_size, point_key), draw_key)
         loss, slope = jax.value_and_grad(self._loss)(state.network, draws)
         updates, optimizer = self._adam(state.learning_rate).update(slope, state.optimizer)
-        running = state.status == int(Status.RUNNING)
-        alive = running & tree_all_finite((loss, slope))
-        network, optimizer = jax.tree_util.tree_map(
-            lambda new, old: jnp.where(alive, new, old),
-            (optax.apply_updates(state.network, updates), optimizer),
-            (state.network, state.optimizer),
-        )
-        status = jnp.where(running & ~alive, int(Status.NONFINITE), state.status).astype(jnp.int8)
+        new = (optax.apply_updates(state.network, updates), optimizer)
+        (network, optimizer), status = advanced(state.status, (loss, slope), new, (state.network, state.optimizer))
         state = state._replace(network=network, optimizer=optimizer, status=status, step=state.step + 1)
         return state, loss
 
     def _adam(self, learning_rate: Array) -> optax.GradientTransformation:
-        return optax.adam(_half_cosine(learning_rate, self.config.num_steps))
+        return optax.adam(optax.cosine_decay_schedule(learning_rate, self.config.num_steps))
 
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Dimensions of the records behind `lane`."""
@@ -260,10 +258,6 @@ class FlowProgram(AbstractProgram):
             "trajectory": np.arange(self.config.num_paths),
             "time": np.linspace(0, 1, NUM_INTERVALS + 1),
         }
-
-
-def _half_cosine(learning_rate: Array, num_steps: int) -> Callable[[Any], Any]:
-    return lambda n: learning_rate * (1 + jnp.cos(jnp.pi * n / num_steps)) / 2
 
 
 def lanes(config: Config) -> dict[str, np.ndarray]:

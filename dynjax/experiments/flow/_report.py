@@ -8,6 +8,7 @@ import numpy as np
 
 from ... import report
 from .._provenance import add_provenance
+from .._report_parts import add_figure_section
 from ._figures import best_cells, decision_figure, distance_figure, loss_figure, sample_figure, stiffness_figure
 from ._summary import CLOSE, COLUMNS, VERDICTS, Cell, summarise, table_rows
 
@@ -64,17 +65,13 @@ def _headline(dataset: Any, cells: list[Cell]) -> list[tuple[str, str, str | Non
 
 
 def _sample_section(page: Any, dataset: Any) -> None:
-    figure = sample_figure(dataset)
-    if figure is None:
-        return
-    page.section(
+    add_figure_section(
+        page,
+        sample_figure(dataset),
         "Samples, and the paths that lead there",
         "Sampling solves x' = u(t, x) from standard normal noise to the data. Flow matching (Lipman et al., 2023) trains u "
         "itself, along straight lines between noise and data; a diffusion (Song et al., 2021) trains the score of its law, from "
         "which u follows.",
-    )
-    page.figure(
-        figure,
         "A sample of the target, and samples of both kinds at their best learning rate, coloured by the mode where they end, "
         "with some of the paths.",
         alt="Three panels of points around the modes; in two of them curves lead there from the centre.",
@@ -82,17 +79,13 @@ def _sample_section(page: Any, dataset: Any) -> None:
 
 
 def _loss_section(page: Any, dataset: Any, config: dict[str, Any]) -> None:
-    figure = loss_figure(dataset)
-    if figure is None:
-        return
-    page.section(
+    add_figure_section(
+        page,
+        loss_figure(dataset),
         "The loss, and what it cannot fall below",
         "The loss of the exact field is not 0, as a state on the way does not tell where it came from and where it will go. What "
         "counts is the loss above that: the mean squared error of the field. It is measured in two ways on the same draws: as "
         "the difference of two losses, which by chance may be negative, and directly.",
-    )
-    page.figure(
-        figure,
         f"Mean squared error per dimension against the exact field, on {config['num_tests']} draws; medians over the seeds. For "
         "a diffusion it is that of the noise it predicts.",
         alt="Falling curves, one for each learning rate.",
@@ -100,18 +93,14 @@ def _loss_section(page: Any, dataset: Any, config: dict[str, Any]) -> None:
 
 
 def _distance_section(page: Any, dataset: Any, config: dict[str, Any]) -> None:
-    figure = distance_figure(dataset)
-    if figure is None:
-        return
-    page.section(
+    add_figure_section(
+        page,
+        distance_figure(dataset),
         "How close are the laws?",
         f"Two samples of {config['num_samples']} points of one law have a Wasserstein distance too, mostly because they hold "
         f"different numbers of points in each mode. A model within {CLOSE:g} times that distance counts as close. The divergence "
         "E_p [log p - log q] sees what the distance does not: it compares the exact density with that of the model, which is "
         "known from the divergence of the field along the path (Chen et al., 2018).",
-    )
-    page.figure(
-        figure,
         f"Left: W2, dots for single runs, lines for medians, shaded up to {CLOSE:g}. Right: Kullback-Leibler divergence with "
         "three standard errors; the scale is linear below 0.05.",
         alt="Distances and divergences over the learning rate.",
@@ -119,35 +108,27 @@ def _distance_section(page: Any, dataset: Any, config: dict[str, Any]) -> None:
 
 
 def _decision_section(page: Any, dataset: Any) -> None:
-    figure = decision_figure(dataset)
-    if figure is None:
-        return
-    page.section(
+    add_figure_section(
+        page,
+        decision_figure(dataset),
         "When is it decided?",
         "A trajectory commits to its mode when the responsibility of that mode rises above 0.9 for good. On the clock of the "
         "noise level b / a, the noise over the signal in x_t = a x + b z, both exact flows are the same flow, and so their "
         "curves coincide. Speciation is the level at which the centre of the law stops being its mode (Raya and Ambrogioni, "
         "2023). Right: how much each trajectory stretched its surroundings, the first finite-time Lyapunov exponent times the "
         "duration. Where points lie on the diagonal a network has learnt the dynamics and not only the law.",
-    )
-    page.figure(
-        figure,
         "Left: the part of trajectories that has committed. Right: stretching of the same noise by the trained and exact flows.",
         alt="Cumulative curves over the noise level, and a cloud of points around the diagonal.",
     )
 
 
 def _stiffness_section(page: Any, dataset: Any) -> None:
-    figure = stiffness_figure(dataset)
-    if figure is None:
-        return
-    page.section(
+    add_figure_section(
+        page,
+        stiffness_figure(dataset),
         "Stiffness",
         "The norm of the Jacobian bounds the step of an explicit method. It rises towards the data, in flow matching like 1 / (1 "
         "- t) until 1 - t is about the width of a mode.",
-    )
-    page.figure(
-        figure,
         "The largest norm over paths and seeds, for trained and exact fields, and the bound of the exact field over the plane.",
         alt="Norms over the part of the path, rising towards its end.",
     )

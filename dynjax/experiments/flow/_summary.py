@@ -88,7 +88,8 @@ def summarise(dataset: Any) -> list[Cell]:
     config = json.loads(dataset.attrs["config"])
     kinds = [kind for kind in KINDS if kind in config["kinds"]]
     rates = sorted({float(rate) for rate in config["learning_rates"]})
-    return [_cell(dataset, config, kind, rate) for kind in kinds for rate in rates]
+    far = distances(dataset)
+    return [_cell(dataset, config, kind, rate, far) for kind in kinds for rate in rates]
 
 
 def chosen(dataset: Any, kind: str, learning_rate: float) -> np.ndarray:
@@ -147,7 +148,7 @@ def modes_of(config: dict[str, Any], points: np.ndarray) -> np.ndarray:
         return np.asarray(jax.vmap(law.responsibilities)(jnp.asarray(points, float))).argmax(-1)
 
 
-def _cell(dataset: Any, config: dict[str, Any], kind: str, rate: float) -> Cell:
+def _cell(dataset: Any, config: dict[str, Any], kind: str, rate: float, far: np.ndarray) -> Cell:
     here = chosen(dataset, kind, rate)
     good = here & finished(dataset)
     failed = here & (np.asarray(dataset.status.values) == int(Status.NONFINITE))
@@ -157,7 +158,7 @@ def _cell(dataset: Any, config: dict[str, Any], kind: str, rate: float) -> Cell:
     gaps = np.asarray(dataset.log_density.values - dataset.log_likelihood.values, float)[good]
     committed = np.asarray(dataset.commitment.values, float)[good]
     count, broken = int(good.sum()), int(failed.sum())
-    distance = _median(distances(dataset)[good])
+    distance = _median(far[good])
     reference = reference_distance(config["target"], config["variance"], config["seed"], config["num_samples"])
     share = _median(np.array([_least_share(config, points) for points in dataset.samples.values[good]]))
     impossible = bool(np.any(excess < -_SIGNIFICANT * error))
@@ -221,14 +222,14 @@ COLUMNS = (
 def table_rows(cells: list[Cell]) -> list[tuple[str, ...]]:
     """The cells as text under `COLUMNS`."""
     shown = lambda value, form: "-" if np.isnan(value) else format(value, form)
+    with_error = lambda value, error: shown(value, ".2g") + ("" if np.isnan(error) else f" +- {error:.1g}")
     return [
         (
             cell.kind,
             f"{cell.learning_rate:g}",
             shown(cell.floor, ".4f"),
-            shown(cell.excess, ".2g") + ("" if np.isnan(cell.excess_error) else f" +- {cell.excess_error:.1g}"),
-            shown(cell.divergence, ".2g")
-            + ("" if np.isnan(cell.divergence_error) else f" +- {cell.divergence_error:.1g}"),
+            with_error(cell.excess, cell.excess_error),
+            with_error(cell.divergence, cell.divergence_error),
             shown(cell.ratio, ".2f"),
             shown(cell.least_share, ".2f"),
             shown(cell.commitment, ".3f"),

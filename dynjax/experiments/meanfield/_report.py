@@ -6,6 +6,7 @@ from typing import Any
 
 from ... import report
 from .._provenance import add_provenance
+from .._report_parts import add_figure_section
 from ._config import Config, is_file
 from ._figures import approach_figure, fluctuation_figure, order_figure, profile_figure, relaxation_figure
 from ._stored import stored_config
@@ -139,28 +140,23 @@ def _order_section(page: Any, dataset: Any, config: Config, summary: Summary) ->
 
 
 def _fluctuation_section(page: Any, dataset: Any) -> None:
-    figure = fluctuation_figure(dataset)
-    if figure is None:
-        return
-    page.section(
+    add_figure_section(
+        page,
+        fluctuation_figure(dataset),
         "Fluctuations below the onset",
         "Let v be the leading left eigenvector of the graph, of norm one, and u the phasors. In the incoherent state "
         "1 / E|v · u|² = 1 − K/Kc for many oscillators (derived here); on regular graphs v · u is √N times the mean phasor. The "
         "line through 1 at K = 0 is fitted between 0.45 and 0.85 of the predicted value and meets zero at the measured one.",
-    )
-    page.figure(
-        figure,
         "Dots: inverse fluctuations with standard errors over the seeds. Line: the prediction.",
         alt="Inverse fluctuations against the coupling: a falling straight line that ends at the critical coupling.",
     )
 
 
 def _approach_section(page: Any, dataset: Any, summary: Summary) -> None:
-    figure = approach_figure(dataset)
-    if figure is None:
-        return
     sparse = any(degree < size / 2 for degree, size in zip(summary.mean_degrees, summary.sizes, strict=True))
-    page.section(
+    add_figure_section(
+        page,
+        approach_figure(dataset),
         "The approach to the limit",
         "Distances |r − limit|, root mean squares over the couplings of each range. Independent oscillators give the slope −1/2; "
         "within 10 % of the critical coupling the approach is slower. Slopes are fitted over sizes and seeds, each seed one "
@@ -170,25 +166,18 @@ def _approach_section(page: Any, dataset: Any, summary: Summary) -> None:
             if sparse
             else ""
         ),
-    )
-    page.figure(
-        figure,
         "Pale dots: seeds. Dots: root mean squares over them.",
         alt="Distance from the limit against the number of oscillators on logarithmic axes.",
     )
 
 
 def _profile_section(page: Any, dataset: Any, config: Config) -> None:
-    figure = profile_figure(dataset)
-    if figure is None:
-        return
-    page.section(
+    add_figure_section(
+        page,
+        profile_figure(dataset),
         "Who is synchronised",
         "The mean phasor of the nodes near each label, along the mean phasor of all. In the limit it is |z(x)|; where all labels "
         "are driven alike it is the same for all.",
-    )
-    page.figure(
-        figure,
         "Dots: averages over time and seeds in bins of labels, with standard errors. Line: the limit.",
         alt="Local order parameter by label at several couplings against the limit.",
     )

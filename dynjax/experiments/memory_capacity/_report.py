@@ -8,6 +8,7 @@ import numpy as np
 
 from ... import report
 from .._provenance import add_provenance
+from .._report_parts import add_figure_section
 from ._figures import error_figure, maps_figure, phase_figure
 from ._summary import COLUMNS, Cell, summarise, table_rows
 from ._targets import TARGETS
@@ -108,14 +109,11 @@ def _error_section(page: Any, dataset: Any, config: dict[str, Any], cells: list[
 
 
 def _maps_section(page: Any, dataset: Any, formula: str) -> None:
-    figure = maps_figure(dataset)
-    if figure is None:
-        return
-    page.section(
-        "The maps on both sides", "The pairs next to the threshold: on the left below it, on the right above it."
-    )
-    page.figure(
-        figure,
+    add_figure_section(
+        page,
+        maps_figure(dataset),
+        "The maps on both sides",
+        "The pairs next to the threshold: on the left below it, on the right above it.",
         f"{formula} (dashed), the best network (solid) and the other seeds (thin).",
         alt="Learnt maps below and above the threshold against the target.",
     )
