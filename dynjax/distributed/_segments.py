@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import warnings
 from collections.abc import Callable
 
 import jax
@@ -36,6 +37,9 @@ def run_segments(
     Returns:
         The state after the last segment.
 
+    Warns:
+        UserWarning: if the newest state is damaged and the one before it is taken.
+
     Raises:
         TypeError: if `segment` is not callable.
         ValueError: if `num_segments` is not positive, or `path` does not end in .npz.
@@ -67,6 +71,8 @@ def _restored(path: pathlib.Path, state: PyTree) -> tuple[int, PyTree]:
     """The newest state that can be read, in the places of `state`; `state` itself where there is none."""
     values, meta, complaints = load_newest(path, state, {})
     if meta is not None:
+        if complaints:
+            warnings.warn(f"{complaints[0]} Going on from the state before it.", stacklevel=3)
         return int(meta["segments_done"]), jax.tree_util.tree_map(placed_like, values, state)
     if complaints:
         raise StoreDamaged(complaints[0])
