@@ -8,6 +8,7 @@ from ._checks import (
     found as found,
     is_concrete as is_concrete,
 )
+from ._lockstep import any_lane as any_lane, cond_any_lane as cond_any_lane
 from ._static import Function as Function, Static as Static, freeze as freeze, thaw as thaw
 from ._status import Status as Status, status_of_diffrax as status_of_diffrax
 from ._tree import (
@@ -20,4 +21,5 @@ from ._tree import (
     tree_random as tree_random,
     tree_scale as tree_scale,
     tree_structure as tree_structure,
+    tree_where as tree_where,
 )

@@ -32,6 +32,14 @@ def tree_structure(tree: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
     return jax.tree_util.tree_map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), tree)
 
 
+def tree_where(condition: Bool[Array, "..."], new: PyTree[Array], old: PyTree[Array]) -> PyTree[Array]:
+    """`new` where the condition holds, else `old`, leaf by leaf; leaves that are no arrays stay as they are in `old`.
+
+    The condition broadcasts against every leaf.
+    """
+    return jax.tree_util.tree_map(lambda a, b: jnp.where(condition, a, b) if eqx.is_array(a) else b, new, old)
+
+
 def tree_dot(x: PyTree[Array], y: PyTree[Array]) -> Inexact[Array, ""]:
     """Inner product <x, y>, each leaf at the highest matmul precision."""
     products = jax.tree_util.tree_map(lambda a, b: jnp.vdot(a, b, precision=jax.lax.Precision.HIGHEST), x, y)

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int8, PyTree
 
-from .._core import Status, tree_all_finite
+from .._core import Status, tree_all_finite, tree_where
 
 
 def advanced(status: Int8[Array, ""], seen: Any, new: PyTree, old: PyTree) -> tuple[PyTree, Int8[Array, ""]]:
@@ -23,5 +22,5 @@ def advanced(status: Int8[Array, ""], seen: Any, new: PyTree, old: PyTree) -> tu
     """
     running = status == int(Status.RUNNING)
     alive = running & tree_all_finite(seen)
-    kept = jax.tree_util.tree_map(lambda after, before: jnp.where(alive, after, before), new, old)
+    kept = tree_where(alive, new, old)
     return kept, jnp.where(running & ~alive, int(Status.NONFINITE), status).astype(jnp.int8)

@@ -9,7 +9,7 @@ import lineax as lx
 from jax import lax
 from jaxtyping import Array, Bool, Complex, Float, Int, Int8, PRNGKeyArray, PyTree
 
-from .._core import Status, check_positive, check_that, found
+from .._core import Status, any_lane, check_positive, check_that, cond_any_lane, found, tree_where
 from ._flat import FlatOperator, check_operator, flatten_operator
 from ._jacobi import small_eigh
 from ._lanczos import direction, norm, orthogonalise
@@ -214,12 +214,19 @@ def _iterate(flat: FlatOperator, start: Float[Array, " dim"], noise: Float[Array
     def going(state: _State) -> Bool[Array, ""]:
         return ~state.done & (state.restarts <= plan.max_restarts) & jnp.isfinite(state.scale)
 
-    def turn(state: _State) -> _State:
-        state = _consider(_expand(flat, state, noise, plan), plan, tol)
-        state = state._replace(restarts=state.restarts + 1)
-        return lax.cond(going(state), lambda s: _restart(s, plan), lambda s: s, state)
+    def turn(before: _State) -> _State:
+        active = going(before)
+        state = _consider(_expand(flat, before, active, noise, plan), plan, tol)
+        state = _where(active, state._replace(restarts=state.restarts + 1), before, state.basis)
+        again = active & going(state)
 
-    state = lax.while_loop(going, turn, _initial(flat, start, plan))
+        def restarted(state: _State) -> _State:
+            new = _restart(state, plan)
+            return _where(again, new, state, jnp.where(again, new.basis, state.basis))
+
+        return lax.cond(any_lane(again), restarted, lambda s: s, state)
+
+    state = lax.while_loop(lambda s: any_lane(going(s)), turn, _initial(flat, start, plan))
     vectors = jnp.matmul(
         triangular_eigenvectors(state.schur, plan.k),
         state.basis[: plan.size].astype(state.schur.basis.dtype),
@@ -243,31 +250,42 @@ def _initial(flat: FlatOperator, start: Float[Array, " dim"], plan: _Plan) -> _S
     )
 
 
-def _expand(flat: FlatOperator, state: _State, noise: Float[Array, " dim"], plan: _Plan) -> _State:
-    """Multiply the rows of the basis until it is full."""
+def _where(condition: Bool[Array, ""], new: _State, old: _State, basis: Float[Array, "rows dim"]) -> _State:
+    """`new` where the condition holds, else `old`, but with this basis: lanes in lock-step would copy theirs to choose."""
+    return tree_where(condition, new._replace(basis=basis), old._replace(basis=basis))
+
+
+def _expand(
+    flat: FlatOperator, state: _State, active: Bool[Array, ""], noise: Float[Array, " dim"], plan: _Plan
+) -> _State:
+    """Multiply the rows of the basis until it is full, in lanes at work."""
+
+    def going(state: _State) -> Bool[Array, ""]:
+        return active & (state.position < plan.size) & jnp.isfinite(state.scale)
 
     def body(state: _State) -> _State:
-        j = state.position
+        active, j = going(state), state.position
         w = flat(state.basis[j])
         scale = jnp.maximum(state.scale, norm(w))
         rest, h = orthogonalise(state.basis, w)
         beta = norm(rest)
         # What is not above rounding says that the span is invariant: go on with a random direction, uncoupled from it.
         whole = beta > 10 * flat.eps * scale
-        fresh = lax.cond(
-            whole | ~jnp.isfinite(beta),
-            lambda: rest / jnp.where(whole, beta, 1),
+        fresh = cond_any_lane(
+            active & ~whole & jnp.isfinite(beta),
             lambda: direction(state.basis, jnp.roll(noise, state.num_products)),
+            lambda: rest / jnp.where(whole, beta, 1),
         )
-        return state._replace(
-            basis=state.basis.at[j + 1].set(fresh),
+        basis = state.basis.at[j + 1].set(jnp.where(active, fresh, state.basis[j + 1]))
+        after = state._replace(
             projected=state.projected.at[:, j].set(h).at[j + 1, j].set(jnp.where(whole, beta, 0)),
             position=j + 1,
             scale=scale,
             num_products=state.num_products + 1,
         )
+        return _where(active, after, state, basis)
 
-    return lax.while_loop(lambda s: (s.position < plan.size) & jnp.isfinite(s.scale), body, state)
+    return lax.while_loop(lambda s: any_lane(going(s)), body, state)
 
 
 def _consider(state: _State, plan: _Plan, tol: Float[Array, ""]) -> _State:

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Int8
 
-from .._core import Status
+from .._core import Status, cond_any_lane, tree_where
 
 _HALVINGS = 12
 
@@ -70,8 +69,8 @@ def newton(
         best = search(x, before, first)
         for step in others:
             far = ~(size(best[1]) < before / 2)
-            other = lax.cond(far, lambda step: search(x, before, step), lambda _: best, step)  # noqa: B023
-            best = jax.tree_util.tree_map(lambda a, b: jnp.where(size(other[1]) < size(best[1]), a, b), other, best)  # noqa: B023
+            other = cond_any_lane(far, lambda step: search(x, before, step), lambda _: best, step)  # noqa: B023
+            best = tree_where(size(other[1]) < size(best[1]), other, best)
         better = size(best[1]) < before
         small = before <= tol * (1 + size(x))
         go_on = better & (size(best[1]) > 0) & (~small | (size(best[1]) <= before / 2))

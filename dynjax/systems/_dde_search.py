@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8, PyTree
 
-from .._core import Status, status_of_diffrax, tree_all_finite
+from .._core import Status, status_of_diffrax, tree_all_finite, tree_where
 from ._dde_crossing import FINISH, PLAIN, Bounds, bounds, crossed, first_crossing, see
 from ._dde_pieces import Pieces
 from ._dde_replay import trimmed_knots
@@ -171,7 +171,7 @@ def _next_attempt(before: _Attempt, task: _Task, setup: Setup) -> _Attempt:
     why = jnp.where(now.status == int(Status.OK), int(Status.NONFINITE), now.status)
     status = jnp.where(failed, why, jnp.where(spent & ~agreed, int(Status.NOT_CONVERGED), now.status))
     again = _still(task, setup)
-    own = jax.tree_util.tree_map(lambda a, b: jnp.where(halve, a, b), again, now.own)
+    own = tree_where(halve, again, now.own)
     sweeps = jnp.where(halve | alone, 0, now.sweeps)
     length = jnp.where(halve, 0.5 * now.length, now.length)
     return now._replace(

@@ -1,5 +1,6 @@
 """A delay equation whose delays depend on time and state: breakpoints are found on the march, with their derivatives."""
 
+import functools
 from typing import Any, NamedTuple
 
 import diffrax
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int8, PyTree
 
-from .._core import Status
+from .._core import Status, cond_any_lane, tree_where
 from ._dde_crossing import Landing, Ledger, empty_ledger, kink_values, land, move_on, nearness, starts_smoothly
 from ._dde_pieces import Pieces, empty_pieces, put_piece, take_piece
 from ._dde_replay import Replay
@@ -134,8 +135,8 @@ def _march(inputs: Inputs, setup: Setup, *, forward: bool) -> _Raw:
         shapes = jax.eval_shape(step, state)
         skip = lambda s: jax.tree_util.tree_map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         # Big buffers stay outside the branches: under `vmap` both run, and what they return is chosen by copying.
-        solved, found, marks, status = jax.lax.cond(active, step, skip, state)
-        keep = lambda new, old: jax.tree_util.tree_map(lambda a, b: jnp.where(active, a, b), new, old)
+        solved, found, marks, status = cond_any_lane(active, step, skip, state)
+        keep = functools.partial(tree_where, active)
         ledger, where, sides = keep(marks, (state.ledger, state.where, state.sides))
         after = _State(
             keep(solved.end.state, state.y),
@@ -295,7 +296,7 @@ def _reverse_backward(raw: _Raw, given: _Raw, perturbed: Any, inputs: Inputs, se
         shapes = jax.eval_shape(pull, carry.y, carry.begins, own)
         none = jax.tree_util.tree_map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         skip = lambda y, begins, own: none._replace(y=y, begins=begins)
-        part = jax.lax.cond(raw.tape.active[k], pull, skip, carry.y, carry.begins, own)
+        part = cond_any_lane(raw.tape.active[k], pull, skip, carry.y, carry.begins, own)
         infos = carry.infos
         for j, change in enumerate(part.infos):
             slots = window_slots(jax.tree_util.tree_map(lambda leaf: leaf[k], raw.tape.sight), j, setup)

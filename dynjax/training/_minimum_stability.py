@@ -10,7 +10,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Complex, Float, Int, Int8, PRNGKeyArray, PyTree
 
-from .._core import Raveler, Status, check_positive, check_that, found, is_concrete, split_inexact
+from .._core import Raveler, Status, check_positive, check_that, cond_any_lane, found, is_concrete, split_inexact
 from ..curvature import Hessian, hessian
 from ..linalg import eigsh
 from ._coordinate import Coordinate
@@ -371,4 +371,4 @@ def _range(operator: Hessian, num_directions: int, tolerance: Array, key: PRNGKe
             jnp.asarray(False),
         )
 
-    return lax.cond(captured, lambda: _Spectrum(values[::-1], vectors, captured), ends)
+    return cond_any_lane(~captured, ends, lambda: _Spectrum(values[::-1], vectors, captured))

@@ -14,6 +14,7 @@ from .._core import (
     Raveler,
     check_positive,
     check_that,
+    cond_any_lane,
     found,
     split_inexact,
     tree_add_scaled,
@@ -61,8 +62,8 @@ class SharpnessTracker(eqx.Module):
 
     Every `every`-th update, the first one included, runs Lanczos from the last eigenvector u; the updates between cost
     one Hessian product, for the Rayleigh quotient u . A u, a lower bound of the sharpness up to rounding. `update` is a
-    pure function, compiled once; it also runs inside other people's `jit` and `scan`. Under `vmap` every update pays for
-    Lanczos, since a batch of branches computes both: there call `edge_ratio` in a loop with a fixed schedule.
+    pure function, compiled once; it also runs inside other people's `jit`, `scan` and `vmap`: tracks that began together are
+    refreshed together, in lock-step, and cost one product each between.
 
     Args:
         loss: `loss(params, *args)`, a real scalar: the training loss.
@@ -156,7 +157,7 @@ def _update(tracker: SharpnessTracker, track: Track, params: PyTree, opt_state: 
     dtype = track.sharpness.dtype
     tol = jnp.finfo(dtype).eps ** (1 / 3) if tracker.tol is None else tracker.tol
     refresh = track.count % tracker.every == 0
-    value, residual, vector, converged, products = jax.lax.cond(
+    value, residual, vector, converged, products = cond_any_lane(
         refresh,
         lambda v: _lanczos(operator, v, tol, tracker.max_restarts, dtype),
         lambda v: _rayleigh(operator, v, tol, dtype),

@@ -1,3 +1,5 @@
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import pytest
 import scipy.sparse.linalg
 
 from dynjax._core import Status
-from dynjax.linalg import eigsh
+from dynjax.linalg import eigs, eigsh
 
 KINDS = ("clusters", "multiple", "deficient", "zero", "range", "normal")
 
@@ -303,6 +305,24 @@ def test_nan_operator_ends_and_is_reported():
     lanes = jax.vmap(lambda a: eigsh(symmetric(a), 2))(matrices)
     np.testing.assert_allclose(lanes.values[0], [149, 148], rtol=1e-5)
     assert lanes.status.tolist() == [int(Status.OK), int(Status.NONFINITE)]
+
+
+@pytest.mark.parametrize(("solve", "rows"), [(eigsh, 12), (eigs, 11)])
+def test_lanes_in_lockstep_agree_and_leave_their_bases_in_place(x64, solve, rows):
+    """Lanes need between one and many restarts; the only choice between two whole bases is that of a restart."""
+    diagonals = jnp.linspace(0, 1, 200) ** jnp.array([[0.2], [1.0], [9.0]])
+    options = {"num_krylov": 10, "tol": 1e-6}
+    one = lambda d: solve(diagonal_operator(d), 2, **options)
+    together = jax.vmap(one)(diagonals)
+    assert len(set(together.num_products.tolist())) == 3
+    for i, d in enumerate(diagonals):
+        alone = one(d)
+        assert alone.num_products == together.num_products[i]
+        assert alone.converged.all()
+        np.testing.assert_allclose(together.values[i], alone.values, rtol=1e-12)
+        np.testing.assert_allclose(together.residuals[i], alone.residuals, atol=1e-12)
+    compiled = jax.jit(jax.vmap(one)).lower(diagonals).compile().as_text()
+    assert len(re.findall(rf"= f64\[3,{rows},200\]\S* select\(", compiled)) == 1
 
 
 def test_same_key_same_bits_and_jit_with_the_operator_as_argument(x64):

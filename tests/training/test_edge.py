@@ -192,6 +192,45 @@ def test_tracker_runs_inside_a_scan(x64):
     np.testing.assert_allclose(track.sharpness, dense(state.params, data), rtol=1e-8)
 
 
+def test_tracks_in_lockstep_pay_for_lanczos_at_refreshes_only(x64):
+    """Between refreshes a batch of tracks spends one product in all lanes together, and reads what each would alone."""
+    _, data = problem()
+    a, b = jax.random.split(jax.random.key(6))
+    params = {
+        "w": jax.random.normal(a, (3, 30)) / 5,
+        "v": jax.random.normal(b, (30,)) / 5,
+    }  # too many for a dense matrix
+    rates, calls = jnp.array([0.01, 0.05, 0.1]), []
+    tracker = SharpnessTracker(loss, optimizer=optax.sgd(0.05), every=3, tol=1e-9)
+
+    def counted(params, *data):
+        jax.debug.callback(lambda _: calls.append(1), params["v"][0])
+        return loss(params, *data)
+
+    counting = SharpnessTracker(counted, optimizer=optax.sgd(0.05), every=3, tol=1e-9)
+
+    def readings(tracker, rate):
+        system = TrainingMap(loss, optax.sgd(rate), FullBatch(*data))
+
+        def body(carry, n):
+            state, track = carry
+            state = system.step(n, state)
+            track = tracker.update(track, state.params, optax.sgd(0.05).init(state.params), *data)
+            return (state, track), (track.sharpness, track.num_products)
+
+        return jax.lax.scan(body, (system.init(params), tracker.init(params)), jnp.arange(6))[1]
+
+    sharpness, products = jax.jit(jax.vmap(lambda rate: readings(counting, rate)))(rates)
+    jax.effects_barrier()
+    spent = np.diff(np.asarray(products), axis=1, prepend=0)
+    assert (spent[:, [1, 2, 4, 5]] == 1).all()
+    assert len(calls) == len(rates) * np.max(spent, axis=0).sum()
+    for i, rate in enumerate(rates):
+        alone, count = jax.jit(lambda rate: readings(tracker, rate))(rate)
+        np.testing.assert_allclose(sharpness[i], alone, rtol=1e-10)
+        np.testing.assert_array_equal(products[i], count)
+
+
 def test_half_precision_parameters_are_tracked():
     params = {"w": jnp.ones((2, 3), jnp.bfloat16), "v": jnp.ones(3, jnp.bfloat16)}
     x, y = jnp.ones((4, 2), jnp.bfloat16), jnp.zeros(4, jnp.bfloat16)

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, Int8, PRNGKeyArray
 
 from ... import data
-from ..._core import Status, check_that, tree_all_finite
+from ..._core import Status, check_that, tree_all_finite, tree_where
 from ...stability import lyapunov_spectrum
 from ...sweep import AbstractProgram
 from ...systems import DelayFlow, History, trajectory
@@ -138,7 +138,7 @@ class FitProgram(AbstractProgram):
         training, losses = jax.lax.scan(step, state.training, state.step + jnp.arange(interval, dtype=jnp.int32))
         running = (state.status == int(Status.RUNNING)) & tree_all_finite((training.params, losses))
         status = jnp.where(running, state.status, int(Status.NONFINITE)).astype(jnp.int8)
-        training = jax.tree_util.tree_map(lambda a, b: jnp.where(running, a, b), training, state.training)
+        training = tree_where(running, training, state.training)
         square = jnp.mean(self._errors(training.params, self._test_starts(), self.config.max_horizon) ** 2, axis=0)
         inside = jnp.arange(self.config.max_horizon) < state.horizon
         records = {

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Int8, PRNGKeyArray, PyTree
 
 from ... import data
-from ..._core import Status
+from ..._core import Status, tree_where
 from ...generative import (
     GaussianMixture,
     MixtureField,
@@ -110,7 +110,7 @@ class FlowProgram(AbstractProgram):
             self._look(trained, exact, noise, points)
             for trained, exact in zip(self._fields(network), exact_fields(self.law), strict=True)
         ]
-        chosen = jax.tree_util.tree_map(lambda a, b: jnp.where(state.diffusion, b, a), *seen)
+        chosen = tree_where(state.diffusion, *reversed(seen))
         return {name: jnp.where(alive, value, jnp.nan) for name, value in chosen.items()}
 
     def draws(self, diffusion: Array, x: Float[Array, "n 2"], key: PRNGKeyArray) -> Draw:

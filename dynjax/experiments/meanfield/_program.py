@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int8, Int32
 
 from ... import data
-from ..._core import Status, tree_all_finite
+from ..._core import Status, tree_all_finite, tree_where
 from ...meanfield import GraphOperator, Oscillators, Phases, kuramoto, leading_left_vector
 from ...sweep import AbstractProgram
 from ._config import Config
@@ -123,7 +123,7 @@ class MeanFieldProgram(AbstractProgram):
         averaged = state.reading >= self.config.first_averaged
         profile = state.profile + jnp.where(averaged, _profile(self.crowds[-1], phases[-1]), 0)
         new = state._replace(phases=phases, profile=profile, reading=state.reading + 1)
-        kept = jax.tree_util.tree_map(lambda a, b: jnp.where(alive, a, b), new, state)
+        kept = tree_where(alive, new, state)
         failed = (state.status == int(Status.RUNNING)) & ~alive
         status = jnp.where(failed, int(Status.NONFINITE), state.status).astype(jnp.int8)
         records = {name: jnp.stack([part[1][name] for part in parts]) for name in parts[0][1]}

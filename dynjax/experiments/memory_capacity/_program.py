@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int8, PyTree
+from jaxtyping import Array, Float, Int8, PyTree
 
 from ... import data
-from ..._core import Status, tree_all_finite
+from ..._core import Status, tree_all_finite, tree_where
 from ...networks import LipschitzField
 from ...sweep import AbstractProgram
 from ...systems import ddesolve
@@ -124,13 +124,13 @@ class MemoryProgram(AbstractProgram):
         new = state._replace(
             field=_with(state.field, optax.apply_updates(trained, updates)),
             optimizer=optimizer,
-            best_field=_select(loss < state.best_mse, state.field, state.best_field),
+            best_field=tree_where(loss < state.best_mse, state.field, state.best_field),
             best_mse=jnp.minimum(loss, state.best_mse),
         )
         alive = (state.status == int(Status.RUNNING)) & tree_all_finite((loss, gradient))
         failed = (state.status == int(Status.RUNNING)) & ~alive
         status = jnp.where(failed, int(Status.NONFINITE), state.status).astype(jnp.int8)
-        return _select(alive, new, state)._replace(status=status)
+        return tree_where(alive, new, state)._replace(status=status)
 
     def _loss(self, trained: PyTree, field: LipschitzField, horizon: Array) -> tuple[Array, tuple[Readout, Array]]:
         """Mean square error after the best affine readout."""
@@ -245,11 +245,6 @@ def _trained(field: LipschitzField) -> PyTree:
 
 def _with(field: LipschitzField, trained: PyTree) -> LipschitzField:
     return eqx.tree_at(_trained, field, trained)
-
-
-def _select(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
-    """`new` where the condition holds, leaf by leaf."""
-    return jax.tree_util.tree_map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def lanes(config: Config) -> dict[str, np.ndarray]:
