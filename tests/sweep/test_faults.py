@@ -207,16 +207,18 @@ def test_a_soak_of_kills_loses_nothing(tmp_path):
     truth_path = tmp_path / "r.zarr"
     subprocess.run([sys.executable, script, str(truth_path)], check=True, capture_output=True)
     truth = sweep.open(truth_path).load()
+    command = lambda path: [sys.executable, script, str(path), "--pause", "0.05"]
+    begin = time.monotonic()
+    subprocess.run(command(tmp_path / "whole.zarr"), check=True, capture_output=True)
+    whole = (
+        time.monotonic() - begin
+    )  # a kill within this time meets a run that has just begun, as it starts or as it computes
     end, stores, kills = time.monotonic() + (600 if NIGHTLY else 20), 0, 0
     while time.monotonic() < end or not stores:
         path = tmp_path / f"{stores}.zarr"
         for _ in range(moments.randint(1, 4)):
-            process = subprocess.Popen(
-                [sys.executable, script, str(path), "--pause", "0.02"],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            time.sleep(moments.uniform(0.5, 3.5))
+            process = subprocess.Popen(command(path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(moments.uniform(0.3, 0.9) * whole)
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 kills += 1
@@ -230,4 +232,5 @@ def test_a_soak_of_kills_loses_nothing(tmp_path):
         shutil.rmtree(path)
         shutil.rmtree(f"{path}.state", ignore_errors=True)
         stores += 1
-    assert kills >= stores or stores == 1
+    assert kills > 0
+    print(f"{stores} stores, {kills} kills")
