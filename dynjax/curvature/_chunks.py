@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from .._core import check_that, found, tree_scale
 
@@ -58,18 +58,16 @@ def mean_over_chunks(fn: Callable[[PyTree], PyTree], data: PyTree, chunk_size: i
     parts = _cut(data, chunk_size)
     if parts is None:
         return fn(data)
-    join, head, tail, chunk, rest = parts
-    total = chunk * head[0].shape[0] + rest
+    chunk, count, tail, rest = parts
 
-    def add(accumulated: PyTree, piece: PyTree) -> tuple[PyTree, None]:
-        return jax.tree_util.tree_map(jnp.add, accumulated, fn(join(piece))), None
+    def add(accumulated: PyTree, k: Array) -> tuple[PyTree, None]:
+        return jax.tree_util.tree_map(jnp.add, accumulated, fn(chunk(k))), None
 
-    start = jax.tree_util.tree_map(
-        lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(lambda pieces: fn(join([p[0] for p in pieces])), head)
-    )
-    mean = tree_scale(chunk / total, jax.lax.scan(add, start, head)[0])
+    start = jax.tree_util.tree_map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(lambda: fn(chunk(0))))
+    total = chunk_size * count + rest
+    mean = tree_scale(chunk_size / total, jax.lax.scan(add, start, jnp.arange(count))[0])
     if rest:
-        mean = jax.tree_util.tree_map(jnp.add, mean, tree_scale(rest / total, fn(join(tail))))
+        mean = jax.tree_util.tree_map(jnp.add, mean, tree_scale(rest / total, fn(tail)))
     return mean
 
 
@@ -78,28 +76,33 @@ def map_over_chunks(fn: Callable[[PyTree], PyTree], data: PyTree, chunk_size: in
     parts = _cut(data, chunk_size)
     if parts is None:
         return fn(data)
-    join, head, tail, _, rest = parts
-    out = jax.lax.map(lambda piece: fn(join(piece)), head)
-    out = jax.tree_util.tree_map(lambda a: a.reshape((-1, *a.shape[2:])), out)
+    chunk, count, tail, rest = parts
+    out = jax.lax.map(lambda k: fn(chunk(k)), jnp.arange(count))
+    out = jax.tree_util.tree_map(lambda a: jnp.swapaxes(a, 0, 1).reshape((-1, *a.shape[2:])), out)
     if rest:
-        out = jax.tree_util.tree_map(lambda a, b: jnp.concatenate([a, b]), out, fn(join(tail)))
+        out = jax.tree_util.tree_map(lambda a, b: jnp.concatenate([a, b]), out, fn(tail))
     return out
 
 
 def _cut(data: PyTree, chunk_size: int | None) -> Any:
-    """(join, equal chunks, rest, chunk size, size of the rest), or `None` where one chunk holds everything."""
+    """(function from k to the k-th chunk, number of equal chunks, rest, its size); `None` where one chunk holds everything.
+
+    With K equal chunks, chunk k holds the samples k, k + K, k + 2 K, ...: of samples that are spread over the devices of a mesh
+    every device then holds an equal share of every chunk, and none is sent anywhere.
+    """
     leaves, treedef = jax.tree_util.tree_flatten(data)
-    sliced = [leaf for leaf in leaves if jnp.ndim(leaf) > 0]
-    if chunk_size is None or chunk_size >= sliced[0].shape[0]:
+    sizes = [leaf.shape[0] for leaf in leaves if jnp.ndim(leaf) > 0]
+    if chunk_size is None or chunk_size >= sizes[0]:
         return None
-    whole, rest = divmod(sliced[0].shape[0], chunk_size)
-    cut = whole * chunk_size
+    count, rest = divmod(sizes[0], chunk_size)
+    cut = count * chunk_size
+    strided = [
+        leaf[:cut].reshape((chunk_size, count, *leaf.shape[1:])) if jnp.ndim(leaf) > 0 else leaf for leaf in leaves
+    ]
 
-    def join(pieces: list[Any]) -> PyTree:
-        remaining = iter(pieces)
-        return jax.tree_util.tree_unflatten(
-            treedef, [next(remaining) if jnp.ndim(leaf) > 0 else leaf for leaf in leaves]
-        )
+    def chunk(k: Any) -> PyTree:
+        pieces = [jax.lax.dynamic_index_in_dim(a, k, 1, keepdims=False) if jnp.ndim(a) > 1 else a for a in strided]
+        return jax.tree_util.tree_unflatten(treedef, pieces)
 
-    head = [leaf[:cut].reshape((whole, chunk_size, *leaf.shape[1:])) for leaf in sliced]
-    return join, head, [leaf[cut:] for leaf in sliced], chunk_size, rest
+    tail = treedef.unflatten([leaf[cut:] if jnp.ndim(leaf) > 0 else leaf for leaf in leaves])
+    return chunk, count, tail, rest

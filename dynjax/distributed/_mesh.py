@@ -38,8 +38,9 @@ def shard_samples(data: PyTree, mesh: Mesh) -> PyTree:
     """Spread arrays over a mesh along their first axis.
 
     Everything that dynjax computes of them is then computed where they are: a Hessian product of a mean over samples is one
-    sum over the devices of as many numbers as there are parameters, whatever the number of samples. Leave `chunk_size` alone, or
-    each chunk is collected from all devices.
+    sum over the devices of as many numbers as there are parameters, whatever the number of samples; with `chunk_size`, one such
+    sum for every chunk. A chunk size that the number of devices divides, and that divides the number of samples, leaves every
+    sample where it is; with any other one the chunks have to be put together from all devices.
 
     Args:
         data: pytree of arrays with samples along the first axis. In several processes each one passes all of it, or arrays

@@ -5,6 +5,7 @@ Usage: python child.py devices N | processes PORT COUNT ID [PATH [DIE_AFTER]]. P
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -16,6 +17,7 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -62,6 +64,24 @@ def curvature(mesh):
         "gauss_newton": eigenvalues(dj.gauss_newton(predict, half_square, model, x, y)),
         "density": np.asarray(jax.tree_util.tree_leaves(density)[0]).ravel()[:5].tolist(),
     }
+
+
+def collectives(mesh):
+    """The kinds of messages in chunked products of the Hessian, the Gauss-Newton matrix and the tangent kernel."""
+    model, x, y = problem(mesh)
+    products = {
+        "hessian": dj.hessian(loss, model, x, y, chunk_size=40),
+        "gauss_newton": dj.gauss_newton(predict, half_square, model, x, y, chunk_size=40),
+        "kernel": dj.tangent_kernel(predict, model, x, chunk_size=40),
+    }
+    kinds = {}
+    for name, operator in products.items():
+        vector = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), operator.in_structure())
+        program = (
+            eqx.filter_jit(lambda operator, v: operator.mv(v)).lower(operator, vector).compile().compiled.as_text()
+        )
+        kinds[name] = sorted(set(re.findall(r" (all-[a-z]+|collective-[a-z]+)\(", program)))
+    return {"collectives": kinds}
 
 
 def kernel(mesh):
@@ -125,7 +145,11 @@ def main():
         path = sys.argv[3]
     mesh = dj.distributed.data_mesh()
     out = {"devices": mesh.devices.size}
-    out |= resumable(mesh, path, die_after) if path else curvature(mesh) | kernel(mesh) | particles(mesh)
+    out |= (
+        resumable(mesh, path, die_after)
+        if path
+        else curvature(mesh) | collectives(mesh) | kernel(mesh) | particles(mesh)
+    )
     print(json.dumps(out), flush=True)
 
 

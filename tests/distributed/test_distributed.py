@@ -74,6 +74,11 @@ def test_every_partition_gives_the_same_numbers(answers, name):
         np.testing.assert_allclose(answers[where][name], expected, rtol=1e-10, atol=1e-12, err_msg=where)
 
 
+def test_chunks_of_spread_samples_are_summed_and_never_sent(answers):
+    """Every device holds its share of every chunk: sums over the devices are all that a product needs."""
+    assert answers["eight"]["collectives"] == {key: ["all-reduce"] for key in ("hessian", "gauss_newton", "kernel")}
+
+
 def test_a_kernel_of_two_thousand_rows_agrees_with_the_dense_one(answers):
     np.testing.assert_allclose(answers["eight"]["kernel"], answers["one"]["dense"], rtol=1e-10)
 
