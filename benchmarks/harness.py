@@ -113,6 +113,7 @@ def machine() -> dict[str, Any]:
         "pyhessian",
         "matfree",
         "lyapax",
+        "jitcode",
         "scipy",
         "networkx",
         "xgi",

@@ -1,7 +1,7 @@
 """How fast are oscillators on graphs? dynjax against sparse products of SciPy, networkx, XGI and the package kuramoto.
 
 Single precision for the steps of a million oscillators and for the sparse products, double precision for whole sweeps. Errors are
-against the same sum by NumPy in double precision, or, for sweeps, against `solve_ivp` at 1e-8.
+against the same sum by NumPy in double precision, or, for sweeps, against `solve_ivp` at 1e-10.
 """
 
 import os
@@ -135,13 +135,16 @@ def sweep():
     with jax.enable_x64(True):
         operator = Sparse.from_networkx(graph, scale=None)
 
-    def ours():
-        with jax.enable_x64(True):
-            done = coupling_sweep(
-                operator, jnp.asarray(speeds), jnp.asarray(couplings / DEGREE), dt=DT, num_steps=20,
-                burn_in=round(TIME / DT) - 20, initial=jnp.asarray(angles), key=jax.random.key(0),
-            )  # fmt: skip
-            return np.asarray(order_parameter(done.final))
+    def ours(dt):
+        def run():
+            with jax.enable_x64(True):
+                done = coupling_sweep(
+                    operator, jnp.asarray(speeds), jnp.asarray(couplings / DEGREE), dt=dt, num_steps=20,
+                    burn_in=round(TIME / dt) - 20, initial=jnp.asarray(angles), key=jax.random.key(0),
+                )  # fmt: skip
+                return np.asarray(order_parameter(done.final))
+
+        return run
 
     def slope(coupling):
         def of(t, theta):
@@ -160,13 +163,17 @@ def sweep():
 
         return run
 
-    exact = scipy_run(1e-8)()
+    exact = scipy_run(1e-10)()
     judge = lambda r: {"error of r": float(np.max(np.abs(np.asarray(r) - exact[: len(r)])))}
     contenders = [
-        Contender("dynjax, `coupling_sweep`", ours, judge, "16 couplings as lanes, RK4, one program"),
         Contender(
-            "SciPy, `solve_ivp` over CSR products", scipy_run(1e-4), judge, "RK45 at 1e-4, one coupling after the other"
+            "dynjax, `coupling_sweep`", ours(DT), judge, f"16 couplings as lanes, RK4, steps of {DT}, one program"
         ),
+        Contender("dynjax, coarse", ours(0.2), judge, "steps of 0.2"),
+        Contender(
+            "SciPy, `solve_ivp`, 1e-6", scipy_run(1e-6), judge, "RK45 over CSR products, one coupling after another"
+        ),
+        Contender("SciPy, `solve_ivp`, 1e-4", scipy_run(1e-4), judge, "RK45, coarse"),
     ]
     contenders += _kuramoto_package(graph, speeds, angles, couplings, judge)
     contenders += _xgi(graph, speeds, angles, couplings, judge)

@@ -42,7 +42,9 @@ CHOSEN = (
     ("curvature", "Spectral density", "dynjax", "matfree", "", "matfree"),
     ("sweep", "8 lanes", "dynjax sweep", "PyTorch loop, 1 thread, to", "sweep over 8 learning rates", "PyTorch loop"),
     ("lyapunov", "Lorenz, 50,000", "dynjax", "lyapax", "Lyapunov spectrum, Lorenz", "lyapax"),
+    ("lyapunov", "Lorenz, 50,000", "dynjax", "jitcode", "", "jitcode"),
     ("lyapunov", "Lorenz-96", "dynjax", "lyapax", "Lyapunov spectrum, Lorenz-96", "lyapax"),
+    ("lyapunov", "Lorenz-96", "dynjax", "jitcode", "", "jitcode"),
     ("delay", "256 Mackey-Glass", "dynjax, stages, 10", "jitcdde", "256 delay equations", "jitcdde"),
     ("delay", "256 Mackey-Glass", "dynjax, segments", "jitcdde", "the same, adaptive", "jitcdde"),
     ("delay", "Loss and gradient", "dynjax, stages", "torchdde, 10", "gradients of a delay equation", "torchdde"),
@@ -51,7 +53,8 @@ CHOSEN = (
     ("meanfield", "A million", "dynjax, phasors", "NumPy", "a million oscillators", "NumPy"),
     ("meanfield", "One product with a random graph of 1e5 nodes and 1e6 edges, 2", "dynjax, `Sparse", "SciPy CSR product",
      "product with a sparse graph", "SciPy"),
-    ("meanfield", "16 couplings", "dynjax", "SciPy", "sweep over 16 couplings", "SciPy's `solve_ivp`"),
+    ("meanfield", "16 couplings", "dynjax, `coupling_sweep`", "SciPy, `solve_ivp`, 1e-6", "sweep over 16 couplings",
+     "SciPy's `solve_ivp`, like errors"),
     ("meanfield", "Right-hand side of self", "dynjax", "NumPy", "self-attention, 4,096 tokens", "NumPy"),
 )  # fmt: skip
 
