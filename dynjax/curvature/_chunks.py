@@ -104,5 +104,5 @@ def _cut(data: PyTree, chunk_size: int | None) -> Any:
         pieces = [jax.lax.dynamic_index_in_dim(a, k, 1, keepdims=False) if jnp.ndim(a) > 1 else a for a in strided]
         return jax.tree_util.tree_unflatten(treedef, pieces)
 
-    tail = treedef.unflatten([leaf[cut:] if jnp.ndim(leaf) > 0 else leaf for leaf in leaves])
+    tail = jax.tree_util.tree_unflatten(treedef, [leaf[cut:] if jnp.ndim(leaf) > 0 else leaf for leaf in leaves])
     return chunk, count, tail, rest
