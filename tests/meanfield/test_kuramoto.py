@@ -138,9 +138,13 @@ def test_transient_of_the_lorentzian_law(key):
         assert abs(float(r) - end) < 4 * growth * 0.65 / np.sqrt(num)
 
 
-@pytest.mark.parametrize(("num", "lanes", "method"), [(50, None, "rk4"), (64, 3, "rk4"), (50, 3, "heun")])
-def test_blocks_are_the_plain_step(x64, monkeypatch, num, lanes, method):
-    """The blocked step of large all-to-all systems against the dense matrix of ones; with and without a remainder."""
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize(
+    ("num", "lanes", "method"), [(50, None, "rk4"), (53, None, "rk4"), (64, 3, "rk4"), (50, 3, "heun"), (53, 3, "heun")]
+)
+def test_blocks_are_the_plain_step(x64, monkeypatch, num, lanes, method, backend):
+    """The step of large all-to-all systems, in blocks with and without a remainder or in one, against the matrix of ones."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     _, omega, theta = problem(num)
     coupling = 2.0 if lanes is None else jnp.arange(1.0, 4.0)
     theta = theta if lanes is None else np.stack([theta, theta + 1, 2 * theta], axis=1)
