@@ -218,7 +218,7 @@ def _turn(
     noise: Float[Array, " dim"],
 ) -> tuple[Basis, State]:
     """Some products, then a look at what they have brought."""
-    before = state
+    before, active = state, state.phase != _DONE
     basis, state, column, beta = _expand(operator, basis, state, plan, tol, noise)
     signs = _signs(noise, plan)
     state, compression = lax.cond(
@@ -226,14 +226,14 @@ def _turn(
         lambda: (_finish(state, plan, signs, column, beta), _no_compression(state, plan)),
         lambda: _consider(state, plan, tol),
     )
-    compression = compression._replace(wanted=compression.wanted & (before.phase != _DONE))
+    compression = compression._replace(wanted=compression.wanted & active)
     basis, state = lax.cond(
         any_lane(compression.wanted),
         lambda: tree_where(compression.wanted, _restart(basis, state, compression, plan, tol, noise), (basis, state)),
         lambda: (basis, state),
     )
     current = jnp.where(state.phase == _VERIFY, _matmul(signs, basis[: plan.wanted]), state.current)
-    return basis, tree_where(before.phase != _DONE, state._replace(current=current), before)
+    return basis, tree_where(active, state._replace(current=current), before)
 
 
 def _next_stop(state: State, plan: Plan) -> Int[Array, ""]:

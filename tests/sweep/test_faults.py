@@ -210,9 +210,7 @@ def test_a_soak_of_kills_loses_nothing(tmp_path):
     command = lambda path: [sys.executable, script, str(path), "--pause", "0.05"]
     begin = time.monotonic()
     subprocess.run(command(tmp_path / "whole.zarr"), check=True, capture_output=True)
-    whole = (
-        time.monotonic() - begin
-    )  # a kill within this time meets a run that has just begun, as it starts or as it computes
+    whole = time.monotonic() - begin  # a kill within this time meets a new run as it starts or as it computes
     end, stores, kills = time.monotonic() + (600 if NIGHTLY else 20), 0, 0
     while time.monotonic() < end or not stores:
         path = tmp_path / f"{stores}.zarr"
@@ -232,5 +230,4 @@ def test_a_soak_of_kills_loses_nothing(tmp_path):
         shutil.rmtree(path)
         shutil.rmtree(f"{path}.state", ignore_errors=True)
         stores += 1
-    assert kills > 0
-    print(f"{stores} stores, {kills} kills")
+    assert kills >= stores or stores == 1

@@ -196,10 +196,8 @@ def test_tracks_in_lockstep_pay_for_lanczos_at_refreshes_only(x64):
     """Between refreshes a batch of tracks spends one product in all lanes together, and reads what each would alone."""
     _, data = problem()
     a, b = jax.random.split(jax.random.key(6))
-    params = {
-        "w": jax.random.normal(a, (3, 30)) / 5,
-        "v": jax.random.normal(b, (30,)) / 5,
-    }  # too many for a dense matrix
+    # Too many for a dense matrix.
+    params = {"w": jax.random.normal(a, (3, 30)) / 5, "v": jax.random.normal(b, (30,)) / 5}
     rates, calls = jnp.array([0.01, 0.05, 0.1]), []
     tracker = SharpnessTracker(loss, optimizer=optax.sgd(0.05), every=3, tol=1e-9)
 
